@@ -1,0 +1,102 @@
+"""Every error that rwkvlab raises, and `show`, the one way to print a string from outside."""
+
+import unicodedata
+
+
+class RwkvLabError(Exception):
+    """The base of all errors of rwkvlab; the message names the input, what was wanted, what came and what to do."""
+
+
+class LoadError(RwkvLabError, ValueError):
+    """A file of weights or a state cannot be used."""
+
+
+class FormatError(LoadError):
+    """The bytes are not what a file of this format holds."""
+
+
+class TruncatedError(FormatError):
+    """The file ends too early."""
+
+
+class UnsafeFileError(LoadError):
+    """The file asks for code to be run, or for objects other than plain tensors."""
+
+
+class LimitError(LoadError):
+    """The file asks for more memory, members or depth than an honest one needs."""
+
+
+class SchemaError(LoadError):
+    """The tensors in the file are not the ones that were wanted."""
+
+
+class NonFiniteError(LoadError):
+    """A tensor holds NaN or infinity."""
+
+
+class MismatchError(LoadError):
+    """A state, tokenizer or weight does not fit the model it was given with."""
+
+
+class PathError(RwkvLabError, OSError):
+    """A path cannot be read or written: missing, not a regular file, not allowed."""
+
+
+class ConfigError(RwkvLabError, ValueError):
+    """A configuration file is wrong."""
+
+
+class VocabError(RwkvLabError, ValueError):
+    """A vocabulary file is wrong."""
+
+
+class PromptError(RwkvLabError, ValueError):
+    """A prompt or a list of token ids cannot be read by the model."""
+
+
+class ArgError(RwkvLabError, ValueError):
+    """An argument is out of its range or of the wrong kind."""
+
+
+class StateOpError(RwkvLabError, ValueError):
+    """An operation on states makes no sense for these states."""
+
+
+class TuneError(RwkvLabError, RuntimeError):
+    """Tuning cannot start or go on."""
+
+
+class ResumeError(TuneError):
+    """A checkpoint belongs to another run."""
+
+
+class DivergedError(TuneError):
+    """The loss or a gradient is no longer finite."""
+
+
+class SaveError(RwkvLabError, OSError):
+    """A file could not be written; what was there before is untouched."""
+
+
+class Cancelled(RwkvLabError, RuntimeError):
+    """The work was stopped from outside."""
+
+
+def show(value: object, limit: int = 80) -> str:
+    """Return `value` quoted for a message: control and direction characters escaped, cut at `limit` characters.
+
+    Never raises and never acts on a terminal; letters of every script stay readable.
+    """
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    cut = text[: limit + 1]
+    safe = "".join(c if unicodedata.category(c)[0] not in "CZ" or c == " " else _escape(c) for c in cut)
+    return "'" + (safe[:limit] + "…" if len(text) > limit or len(safe) > limit else safe) + "'"
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,1 @@
+"""States hold: the value, its card, names, files, shelves and blends."""
