@@ -1,0 +1,131 @@
+"""The pieces that all RWKV versions share: token shift, LayerNorm pairs, the per-head norm and the state in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rwkvlab.shapes import Dims
+
+LN_EPS = 1e-5
+GN_EPS = 64e-5
+
+# tap(layer, name, tensor): called with the operands of every layer's WKV, for `trace` and `influence`
+Tap = Callable[[int, str, Tensor], None]
+
+
+NormWeights = tuple[Tensor, Tensor]
+
+
+class Weights(NamedTuple):
+    """All weights of a model, ready for use; layers holds the `Layer` tuples of its version."""
+
+    dims: Dims
+    emb: Tensor
+    ln0: NormWeights
+    layers: list[Any]
+    ln_out: NormWeights
+    head: Tensor
+
+
+@dataclass
+class Flow:
+    """The state of B texts while it is being computed: one tensor a layer, owned by whoever runs the model.
+
+    wkv[i] is [B,H,V,K] fp32, att[i] and ffn[i] are [B,C] in the dtype of the weights.
+    """
+
+    wkv: list[Tensor]
+    att: list[Tensor]
+    ffn: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a pass is computed: the WKV backend, and what to report on the way."""
+
+    backend: str | None = None
+    chunk_states: int | None = None
+    tap: Tap | None = None
+
+
+def frame(weights: Mapping[str, Tensor], dims: Dims, layers: list[Any]) -> Weights:
+    """Put the prepared layers between the embedding and the head."""
+    ln0, ln_out = pair(weights, "blocks.0.ln0"), pair(weights, "ln_out")
+    return Weights(dims, weights["emb.weight"], ln0, layers, ln_out, weights["head.weight"])
+
+
+def frame_shapes(dims: Dims) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of what every version has: embedding, head, norms and the large matrices."""
+    C = dims.C
+    norms = ["blocks.0.ln0", "ln_out"]
+    norms += [f"blocks.{i}.{name}" for i in range(dims.L) for name in ("ln1", "ln2", "att.ln_x")]
+    table: dict[str, tuple[int, ...]] = {"emb.weight": (dims.vocab, C), "head.weight": (dims.vocab, C)}
+    table |= {f"{name}.{part}": (C,) for name in norms for part in ("weight", "bias")}
+    for i in range(dims.L):
+        table |= {f"blocks.{i}.att.{name}.weight": (C, C) for name in ("receptance", "key", "value", "output")}
+        table |= {f"blocks.{i}.ffn.key.weight": (dims.ffn, C), f"blocks.{i}.ffn.value.weight": (C, dims.ffn)}
+    return table
+
+
+def norm(x: Tensor, weight_bias: NormWeights) -> Tensor:
+    """LayerNorm over the last axis."""
+    return F.layer_norm(x, (x.shape[-1],), *weight_bias, LN_EPS)
+
+
+def shifted(z: Tensor, previous: Tensor) -> Tensor:
+    """Return z one token later: [B,T,C] with `previous` [B,C] in front."""
+    if z.shape[1] == 1:
+        return previous[:, None]
+    return torch.cat((previous[:, None], z[:, :-1]), dim=1)
+
+
+def last(z: Tensor) -> Tensor:
+    """Return z [B,T,C] at the last token as a tensor of its own, which does not keep the rest of z in memory."""
+    return z[:, -1].clone()
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., in] times weight [out, in]; one vector takes the matrix-vector product, which is faster on a CPU."""
+    if x.numel() == x.shape[-1] and not torch.is_grad_enabled():
+        return torch.mv(weight, x.view(-1)).view(*x.shape[:-1], -1)
+    return F.linear(x, weight)
+
+
+def head_norm(y: Tensor, heads: int, weight: Tensor, bias: Tensor) -> Tensor:
+    """GroupNorm of y [B,T,H,V] over each head; returns [B*T, H*V] in the dtype of the weight."""
+    flat = y.reshape(-1, heads * y.shape[-1]).to(weight.dtype)
+    return F.group_norm(flat, heads, weight, bias, GN_EPS)
+
+
+def pair(weights: Mapping[str, Tensor], prefix: str) -> NormWeights:
+    """Weight and bias of a norm."""
+    return weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+
+
+def apply_wkv(
+    full: Callable[..., tuple[Tensor, ...]],
+    step: Callable[..., Tensor],
+    operands: dict[str, Tensor],
+    i: int,
+    flow: Flow,
+    way: Way,
+) -> Tensor:
+    """Apply a WKV operator to layer i's operands [B,T,H,·], moving flow.wkv[i]; returns y [B,T,H,V].
+
+    A single token without a gradient takes the in-place `step`; `u`, which has no time axis, goes through as it is.
+    """
+    if way.tap is None and operands["r"].shape[1] == 1 and not torch.is_grad_enabled():
+        now = (x if name == "u" else x[:, 0] for name, x in operands.items())
+        return step(*now, flow.wkv[i])[:, None]
+    extra = {} if way.chunk_states is None else {"chunk_states": way.chunk_states}
+    y, flow.wkv[i], *states = full(*operands.values(), flow.wkv[i], backend=way.backend, **extra)
+    if way.tap is not None:
+        for name, x in (operands | {"y": y} | dict(zip(("state",), states, strict=False))).items():
+            way.tap(i, name, x)
+    return y
