@@ -1,0 +1,141 @@
+"""The .pth file (torch's zip format): from the archive and the pickle in it to checked entries."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import zlib
+
+from rwkvlab.errors import FormatError, LimitError, SchemaError, show
+from rwkvlab.tensorfile.entry import Entry, check_entries, check_sizes
+from rwkvlab.tensorfile.source import AGAIN, Source
+from rwkvlab.tensorfile.torchnames import Strided
+from rwkvlab.tensorfile.unpickle import unpickle
+from rwkvlab.tensorfile.ziplayout import Member, walk
+
+MAX_PICKLE = 8 << 20
+_SMALL = {"version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"}
+
+
+def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """Return the entries of a .pth and notes on it; raises LoadError of some kind, allocating nothing for tensors."""
+    members = walk(source)
+    root = _root(source, members)
+    if root + "data.pkl" not in members:
+        raise FormatError(
+            f"{source.name}: is a zip archive, not a .pth: data.pkl is missing; unpack it and give the file in it"
+        )
+    # torch.serialization.set_crc32_options(False) leaves zeros in every field
+    unchecked = not any(member.crc for member in members.values())
+    if unchecked:
+        note = "saved without CRC-32 sums: damaged bytes would go unnoticed"
+        warnings.warn(f"{source.name}: {note}", stacklevel=5)
+    _check_byteorder(source, members.get(root + "byteorder"))
+    pickle = members[root + "data.pkl"]
+    if pickle.size > MAX_PICKLE:
+        raise LimitError(f"{source.name}: data.pkl has {pickle.size:,} bytes, at most {MAX_PICKLE:,} are read; {AGAIN}")
+    data = source.bytes_at(pickle.offset, pickle.size)
+    if not unchecked and zlib.crc32(data) != pickle.crc:
+        raise FormatError(f"{source.name}: its bytes are damaged (CRC-32 differs in data.pkl); {AGAIN}")
+    entries: dict[str, Entry] = {}
+    for key, value in _tensors(source, unpickle(data, source.name)).items():
+        entries[key] = _entry(f"{source.name}: {show(key)}", value, members, root, not unchecked)
+    return check_entries(source.name, entries, source.size), (note,) if unchecked else ()
+
+
+def _root(source: Source, members: dict[str, Member]) -> str:
+    root = next(iter(members), "").partition("/")[0] + "/"
+    for name in members:
+        rest = name.removeprefix(root)
+        if not name.startswith(root) or root == "/":
+            raise FormatError(f"{source.name}: member {show(name)} lies outside of {show(root)}; {AGAIN}")
+        if rest.startswith("code/") or rest == "constants.pkl":
+            raise FormatError(
+                f"{source.name}: is a TorchScript archive, which is a program; save its state_dict() instead"
+            )
+        data = rest.removeprefix("data/")
+        if rest not in _SMALL and rest != "data.pkl" and (data == rest or not (data.isascii() and data.isalnum())):
+            raise FormatError(f"{source.name}: member {show(name)} is none that torch.save writes; {AGAIN}")
+    return root
+
+
+def _check_byteorder(source: Source, member: Member | None) -> None:
+    order = source.bytes_at(member.offset, min(member.size, 20)) if member else b"little"
+    if order != b"little":
+        raise FormatError(
+            f"{source.name}: byteorder: got {show(order.decode('latin-1'))}, need 'little'; save it on a PC"
+        )
+
+
+def _tensors(source: Source, value: object) -> dict[str, Strided]:
+    if isinstance(value, list) and value and all(isinstance(item, Strided) for item in value):
+        raise SchemaError(
+            f"{source.name}: is a list of {len(value)} tensors without names (such as the run-time state of the rwkv "
+            "package), which is not read yet; save a dict of named tensors"
+        )
+    if isinstance(value, Strided):
+        raise SchemaError(f"{source.name}: is one tensor without a name; save a dict of named tensors")
+    if not isinstance(value, dict):
+        raise FormatError(
+            f"{source.name}: holds a {type(value).__name__}, need a dict of tensors; save its state_dict()"
+        )
+    for key, item in value.items():
+        if not isinstance(item, Strided):
+            kind = type(item).__name__
+            inner = " (its tensors are one level down)" if isinstance(item, dict) else ""
+            raise FormatError(f"{source.name}: {show(key)}: is a {kind}{inner}, need a tensor; save only the tensors")
+    return value
+
+
+def _entry(where: str, value: Strided, members: dict[str, Member], root: str, checked: bool) -> Entry:
+    """Return the checked entry of one tensor."""
+    storage = value.storage
+    member = members.get(f"{root}data/{storage.key}")
+    if member is None:
+        raise FormatError(f"{where}: its bytes (data/{show(storage.key)}) are missing; {AGAIN}")
+    (offset,) = check_sizes(where, "offset", [value.offset])
+    shape, stride = check_sizes(where, "shape", value.shape), check_sizes(where, "stride", value.stride)
+    (numel,) = check_sizes(where, "storage size", [storage.numel])
+    if numel * storage.dtype.itemsize != member.size:
+        raise FormatError(
+            f"{where}: data/{storage.key} has {member.size:,} bytes, need {numel:,} x {storage.dtype.itemsize}; {AGAIN}"
+        )
+    if len(shape) != len(stride):
+        raise FormatError(f"{where}: stride {list(stride)} does not go with shape {list(shape)}; {AGAIN}")
+    span = _span(where, shape, stride)
+    if offset + span > numel:
+        raise FormatError(f"{where}: reaches to {offset + span:,}, its storage holds {numel:,} numbers; {AGAIN}")
+    return Entry(
+        storage.dtype,
+        shape,
+        record=member.offset,
+        record_size=member.size,
+        offset=offset,
+        span=span,
+        stride=None if _is_contiguous(shape, stride) else stride,
+        crc=member.crc if checked else None,
+        member=f"data/{storage.key}",
+    )
+
+
+def _span(where: str, shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Return how many numbers a view reaches over; raises FormatError where two of its cells are the same number."""
+    if 0 in shape:
+        return 0
+    span = 1
+    for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1):
+        if step < span:
+            raise FormatError(
+                f"{where}: stride {list(stride)} makes cells of {list(shape)} overlap; save a clone() of it"
+            )
+        span += (size - 1) * step
+    return span
+
+
+def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    if 0 in shape:
+        return True
+    return all(
+        size == 1 or step == math.prod(shape[axis + 1 :])
+        for axis, (size, step) in enumerate(zip(shape, stride, strict=True))
+    )
