@@ -44,6 +44,20 @@ class Flow:
     att: list[Tensor]
     ffn: list[Tensor]
 
+    def pick(self, rows: list[int]) -> Flow:
+        """Return copies of some rows, in this order."""
+        return Flow(*([layer[rows] for layer in layers] for layers in (self.wkv, self.att, self.ffn)))
+
+    @staticmethod
+    def cat(flows: list[Flow]) -> Flow:
+        """Return the rows of several flows, one after the other, copied."""
+        return Flow(
+            *(
+                [torch.cat(layers) for layers in zip(*(getattr(flow, name) for flow in flows), strict=True)]
+                for name in ("wkv", "att", "ffn")
+            )
+        )
+
 
 @dataclass(frozen=True)
 class Way:

@@ -1,0 +1,178 @@
+"""Model: a frozen RWKV that starts from any initial state; every method leaves its inputs as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rwkvlab.errors import ArgError, PromptError, show
+from rwkvlab.hub import fetch
+from rwkvlab.model.flow import begin, finish
+from rwkvlab.model.parts import Flow, Way, linear
+from rwkvlab.model.prompt import token_rows
+from rwkvlab.model.tokenizer import Tokenizer, load_tokenizer
+from rwkvlab.model.weights import VERSIONS, Checkpoint, load_weights
+from rwkvlab.states.card import ModelCard
+from rwkvlab.states.state import State
+
+SEGMENT = 1024  # tokens read at once where no gradient is wanted: keeps memory flat on long texts
+BACKENDS = ("auto", "naive", "chunked", "triton")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `Model.forward` returns: logits [B,T,vocab] or [B,1,vocab] fp32 or None, and one State a row."""
+
+    logits: Tensor | None
+    states: list[State]
+
+    @property
+    def state(self) -> State:
+        """The state after the text, where there was one row."""
+        if len(self.states) != 1:
+            raise ArgError(f"output.state: there are {len(self.states)} rows; take output.states")
+        return self.states[0]
+
+
+class Model:
+    """A frozen RWKV language model.
+
+    dims is its geometry, card its name and fingerprint, tokenizer encodes and decodes; device and dtype are those of
+    the weights (WKV states and decays are always fp32). Made by `load_model`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, name: str, tokenizer: Any = None, backend: str = "auto") -> None:
+        if backend not in BACKENDS:
+            raise ArgError(f"backend: need one of {', '.join(BACKENDS)}, got {show(backend)}")
+        self.dims = checkpoint.dims
+        self.card = ModelCard(name, checkpoint.dims.arch, checkpoint.fingerprint)
+        self._version = VERSIONS[checkpoint.dims.arch]
+        self._weights = self._version.prepare(checkpoint.weights, checkpoint.dims)
+        self._backend = None if backend == "auto" else backend
+        self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer, self.dims.vocab)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weights.emb.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights and activations."""
+        return self._weights.emb.dtype
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back; chosen by the vocabulary size unless it was given to `load_model`."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(None, self.dims.vocab)
+        return self._tokenizer
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<Model {show(self.card.name)} {self.dims}, vocabulary {self.dims.vocab}, {dtype} on {self.device}>"
+
+    def zero(self) -> State:
+        """Return the state that every text starts from unless another is mounted: zeros."""
+        dims = self.dims
+        return State(torch.zeros(dims.L, dims.H, dims.V, dims.K), like=self).named("zero")
+
+    def forward(self, tokens: Any, state: Any = None, logits: str | None = "all") -> Output:
+        """Read tokens, each row from its initial state.
+
+        tokens: list[int], a list of equal-length lists, or a LongTensor [T] or [B,T]. state: None (zeros), a State for
+        all rows, or a list of B. logits: "all", "last" or None. Differentiable in the tensors of the states that
+        require grad; the weights stay frozen. One row of tokens and B states make B rows.
+        Raises PromptError for bad ids, MismatchError for a state that does not fit.
+        """
+        if logits not in ("all", "last", None):
+            raise ArgError(f"logits: need 'all', 'last' or None, got {show(logits)}")
+        rows = token_rows(tokens, self.dims.vocab)
+        starts = list(state) if isinstance(state, (list, tuple)) else [state] * len(rows)
+        if len(rows) == 1 and len(starts) > 1:
+            rows = rows.expand(len(starts), -1)
+        if len(starts) != len(rows):
+            raise ArgError(f"state: {len(starts)} states for {len(rows)} rows of tokens")
+        tracked = torch.is_grad_enabled() and any(
+            s is not None and (s.wkv.requires_grad or s.att_shift.requires_grad or s.ffn_shift.requires_grad)
+            for s in starts
+        )
+        with torch.set_grad_enabled(tracked):
+            flow = self.begin(starts)
+            out = self.run(rows, flow, logits)
+        if logits == "last" and out is not None:
+            out = out[:, None]
+        return Output(out, finish(self, flow, starts, rows.shape[1]))
+
+    def read(self, prompt: str | Sequence[int], state: State | None = None) -> State:
+        """Return the state after `prompt` (text or ids): what the model knows after reading it."""
+        return self.forward(self.encode(prompt), state, logits=None).state
+
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """Return the ids of a prompt given as text or as ids; raises PromptError for anything else."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        rows = token_rows(prompt, self.dims.vocab)
+        if len(rows) != 1:
+            raise PromptError(f"prompt: need one row of ids, got {len(rows)}")
+        return rows[0].tolist()
+
+    def begin(self, states: Sequence[State | None]) -> Flow:
+        """Stack copies of the initial states of B rows on the model's device; None is zeros."""
+        return begin(self, states)
+
+    def run(self, tokens: Tensor, flow: Flow, logits: str | None = "last", way: Way | None = None) -> Tensor | None:
+        """Read tokens [B,T] from `flow` and move it on; returns logits [B,vocab] ("last") or [B,T,vocab] ("all") fp32.
+
+        Without autograd the tensors of `flow` may be written in place: it belongs to the caller and to no State.
+        """
+        way = way or Way(backend=self._backend)
+        tokens = tokens.to(self.device)
+        if tokens.shape[1] == 0:
+            shape = (len(tokens), 0, self.dims.vocab)
+            return None if logits is None else torch.zeros(shape, device=self.device)
+        step = tokens.shape[1] if torch.is_grad_enabled() else SEGMENT
+        parts = []
+        for part in tokens.split(step, dim=1):
+            x = self._version.run(self._weights, part, flow, way)
+            if logits == "all":
+                parts.append(linear(x, self._weights.head).float())
+        if logits == "last":
+            return linear(x[:, -1], self._weights.head).float()
+        return torch.cat(parts, dim=1) if parts else None
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    tokenizer: Any = None,
+    backend: str = "auto",
+) -> Model:
+    """Load an RWKV-5.2, RWKV-6 or RWKV-7 base model.
+
+    source is a path (.pth or .safetensors with the official keys) or "owner/repo/file" on the Hugging Face hub. device
+    "auto" is CUDA where there is one; dtype "auto" keeps the file's ("fp32", "bf16", "fp16"). tokenizer: None chooses
+    by the vocabulary size; "world", "bytes", a vocabulary file, or an object with encode and decode. backend is the
+    WKV kernel: "auto", "naive", "chunked" or "triton". Raises PathError, LoadError, VocabError or ArgError.
+    """
+    path = fetch(source)
+    checkpoint = load_weights(path, _device(device), dtype)
+    return Model(checkpoint, Path(path).stem, tokenizer, backend)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except Exception as error:
+        raise ArgError(f"device: {show(device)} cannot be used here; 'cpu' always can") from error
+    return chosen
