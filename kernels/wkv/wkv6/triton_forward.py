@@ -1,0 +1,111 @@
+"""WKV-6 forward in Triton: a program walks all tokens of 16 value rows of one head, their state in registers."""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Value rows of a program. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and Triton
+# then loads it straight in the layout of the state: no shared memory between a load and its use.
+ROWS = 16
+
+
+@triton.jit
+def _load(pointer, mask):
+    return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["T", "H", "every"])
+def _forward(
+    r_ptr, w_ptr, k_ptr, v_ptr, u_ptr, s0_ptr, y_ptr, s_ptr, cu_ptr, chunk_ptr, first_ptr, T, H, every,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """One program a (sequence n, head, BV rows).
+
+    Without `cu` every sequence has T tokens; with it, its tokens are cu[n] to cu[n + 1] and its chunk states begin at
+    first[n].
+    """
+    tiles: tl.constexpr = (V + BV - 1) // BV
+    program = tl.program_id(0)
+    head = (program // tiles) % H
+    n = (program // tiles // H).to(tl.int64)
+    begin, tokens = n * T, T
+    if cu_ptr is not None:
+        begin = tl.load(cu_ptr + n).to(tl.int64)
+        tokens = (tl.load(cu_ptr + n + 1) - begin).to(tl.int32)
+
+    ks = tl.arange(0, BK)
+    vs = (program % tiles) * BV + tl.arange(0, BV)
+    in_k, in_v = ks < K, vs < V
+    cells, in_s = vs[:, None] * K + ks[None, :], in_v[:, None] & in_k[None, :]
+    at_s = (n * H + head) * (V * K)
+    s = tl.load(s0_ptr + at_s + cells, mask=in_s, other=0.0)  # [BV,BK]
+    if chunk_ptr is not None:
+        first = n * ((T + every - 1) // every)
+        if cu_ptr is not None:
+            first = tl.load(first_ptr + n)
+        chunk_ptr += (first * H + head) * (V * K)
+
+    at_k, at_v = (begin * H + head) * K + ks, (begin * H + head) * V + vs
+    r_ptr, w_ptr, k_ptr = r_ptr + at_k, w_ptr + at_k, k_ptr + at_k
+    v_ptr, y_ptr = v_ptr + at_v, y_ptr + at_v
+    u = _load(u_ptr + head * K + ks, in_k)  # [BK]
+    on_k, on_v = in_k & (tokens > 0), in_v & (tokens > 0)
+    r, w, k, v = _load(r_ptr, on_k), _load(w_ptr, on_k), _load(k_ptr, on_k), _load(v_ptr, on_v)
+    for t in range(tokens):
+        if chunk_ptr is not None:  # noqa: SIM102  (known when compiling, unlike the other)
+            if t % every == 0:
+                tl.store(chunk_ptr + cells, s, mask=in_s)
+                chunk_ptr += H * (V * K)
+        # the loads of the next token are under way while this one is computed
+        r_ptr, w_ptr, k_ptr, v_ptr = r_ptr + H * K, w_ptr + H * K, k_ptr + H * K, v_ptr + H * V
+        on_k, on_v = in_k & (t + 1 < tokens), in_v & (t + 1 < tokens)
+        r_next, w_next, k_next, v_next = _load(r_ptr, on_k), _load(w_ptr, on_k), _load(k_ptr, on_k), _load(v_ptr, on_v)
+
+        y = tl.sum((s + v[:, None] * (u * k)[None, :]) * r[None, :], axis=1)  # [BV]
+        s = s * tl.exp(w)[None, :] + v[:, None] * k[None, :]
+        tl.store(y_ptr, y.to(y_ptr.dtype.element_ty), mask=in_v)
+        y_ptr += H * V
+        r, w, k, v = r_next, w_next, k_next, v_next
+    tl.store(s_ptr + at_s + cells, s, mask=in_s)
+
+
+def wkv6_triton(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    u: Tensor,
+    s0: Tensor,
+    *,
+    cu_seqlens: Tensor | Sequence[int] | None = None,
+    chunk_states: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`wkv.wkv6` of checked 16-bit or fp32 inputs, computed in fp32; not differentiable.
+
+    Returns y (in the dtype of v), the final state and the states before every `chunk_states`-th token of each sequence:
+    [B,ceil(T/n),H,V,K], or with `cu_seqlens` [1,sum of ceil(T_i/n),H,V,K], one sequence after the other.
+    """
+    N, T, H, K, V = s0.shape[0], r.shape[1], r.shape[2], r.shape[3], v.shape[3]
+    r, w, k, v, u, s0 = (x.contiguous() for x in (r, w, k, v, u, s0))
+    y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    s = torch.empty(s0.shape, dtype=s0.dtype, device=s0.device)
+    chunks, first, every = None, None, chunk_states or 1
+    if cu_seqlens is not None:
+        cu_seqlens = torch.as_tensor(cu_seqlens, device=r.device).contiguous()
+    if chunk_states is not None:
+        counts, rows = -(-T // every), N
+        if cu_seqlens is not None:
+            ends = ((cu_seqlens.diff() + every - 1) // every).cumsum(0)
+            first = torch.cat([ends.new_zeros(1), ends[:-1]])
+            counts, rows = int(ends[-1]), 1
+        chunks = torch.empty((rows, counts, H, V, K), dtype=s0.dtype, device=s0.device)
+    BK = max(16, triton.next_power_of_2(K))
+    with torch.cuda.device_of(r):
+        _forward[(N * H * triton.cdiv(V, ROWS),)](
+            r, w, k, v, u, s0, y, s, cu_seqlens, chunks, first, T, H, every,
+            K=K, V=V, BK=BK, BV=ROWS, num_warps=BK // 16,
+        )  # fmt: skip
+    return y, s, chunks
