@@ -1,0 +1,112 @@
+"""What every operator checks at its door: shapes, dtypes, devices, and what `cu_seqlens` and `chunk_states` may be."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_tensor(name: str, x: Tensor, axes: str, want: tuple[int | None, ...], device: torch.device) -> None:
+    """Refuse `x` unless it is a float tensor of shape `want` (None: any length) on `device`; `axes` names its axes."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor {axes}, got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float32, float64, bfloat16 or float16, got {x.dtype}; convert it first")
+    if x.dim() != len(want) or any(n is not None and n != m for n, m in zip(want, x.shape, strict=True)):
+        known = ", ".join(
+            a if n is None else f"{a}={n}" for a, n in zip(axes.strip("[]").split(","), want, strict=True)
+        )
+        raise ValueError(f"{name}: expected [{known}], got {list(x.shape)}")
+    if x.device != device:
+        raise ValueError(f"{name}: expected device {device} (that of r), got {x.device}; move it with .to()")
+
+
+def check_inputs(keys: dict[str, Tensor], v: Tensor) -> tuple[int, int, int, int, int]:
+    """Check `r` and its companions [B,T,H,K] and `v` [B,T,H,V]; returns B, T, H, V, K."""
+    r = keys["r"]
+    device = r.device if isinstance(r, Tensor) else torch.device("cpu")
+    check_tensor("r", r, "[B,T,H,K]", (None,) * 4, device)
+    for name, x in keys.items():
+        check_tensor(name, x, "[B,T,H,K]", tuple(r.shape), device)
+    check_tensor("v", v, "[B,T,H,V]", (*r.shape[:3], None), device)
+    batch, tokens, heads, channels = r.shape
+    return batch, tokens, heads, v.shape[3], channels
+
+
+def compute_dtype(*inputs: Tensor) -> torch.dtype:
+    """The dtype of the recurrence and of the state: float64 if any input is float64, else float32."""
+    return torch.float64 if any(x.dtype is torch.float64 for x in inputs) else torch.float32
+
+
+def start_state(s0: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`s0` in the recurrence's dtype, zeros for None; it may be the caller's own tensor, which no backend writes to."""
+    if s0 is None:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    check_tensor("s0", s0, "[B,H,V,K]", shape, device)
+    if s0.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"s0: expected float32 (or float64), got {s0.dtype}; pass s0.float()")
+    return s0.to(dtype)
+
+
+def sequence_lengths(cu_seqlens: Tensor | Sequence[int] | None, batch: int, tokens: int) -> list[int] | None:
+    """The length of each packed sequence, or None where nothing is packed."""
+    if cu_seqlens is None:
+        return None
+    if isinstance(cu_seqlens, Tensor):
+        if cu_seqlens.dim() != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+            got = f"{cu_seqlens.dtype} {list(cu_seqlens.shape)}"
+            raise TypeError(f"cu_seqlens: expected an int32 or int64 tensor [n+1], got {got}")
+        cu_seqlens = cu_seqlens.tolist()
+    ends = list(cu_seqlens)
+    if batch != 1:
+        raise ValueError(f"cu_seqlens: expected batch axis 1 (the sequences packed along T), got B={batch}")
+    rising = all(a <= b for a, b in pairwise(ends))
+    if len(ends) < 2 or ends[0] != 0 or ends[-1] != tokens or not rising:
+        shown = str(ends if len(ends) <= 8 else [*ends[:4], "…", *ends[-3:]]).replace("'", "")
+        raise ValueError(f"cu_seqlens: expected [n+1] positions rising from 0 to T={tokens}, got {shown}")
+    return [b - a for a, b in pairwise(ends)]
+
+
+def check_chunk_states(every: int | None) -> None:
+    """`chunk_states` is a number of tokens, at least 1, or None."""
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int)):
+        raise TypeError(f"chunk_states: expected a number of tokens (int) or None, got {type(every).__name__}")
+    if every is not None and every < 1:
+        raise ValueError(f"chunk_states: expected at least 1 token, got {every}")
+
+
+def choose_backend(backend: str | None, device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str:
+    """The backend named; for None Triton's on a CUDA device where no gradient is recorded, else chunked."""
+    if backend is None:
+        fits = device.type == "cuda" and dtype is torch.float32 and not needs_grad
+        return "triton" if fits and triton_is_there() else "chunked"
+    if backend not in ("naive", "chunked", "triton"):
+        raise ValueError(f'backend: expected None, "naive", "chunked" or "triton", got {backend!r}')
+    if backend == "triton" and not triton_is_there():
+        raise ValueError('backend: "triton" needs the triton package, which is not installed; leave backend out')
+    if backend == "triton" and needs_grad:
+        raise ValueError('backend: expected "chunked" or "naive" for inputs that require grad, got "triton"')
+    if backend == "triton" and dtype is torch.float64:
+        raise TypeError('backend: expected "chunked" or "naive" for float64 inputs, got "triton"')
+    return backend
+
+
+def grad_needed(*inputs: Tensor) -> bool:
+    """Whether autograd is recording through any of the inputs."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+
+
+@cache
+def triton_is_there() -> bool:
+    """Whether the triton package is installed (it is not on macOS)."""
+    return find_spec("triton") is not None
+
+
+def packed_on(cu_seqlens: Tensor | Sequence[int] | None, device: torch.device) -> Tensor | None:
+    """`cu_seqlens` as an int64 tensor on the device of the inputs."""
+    return None if cu_seqlens is None else torch.as_tensor(cu_seqlens, dtype=torch.int64, device=device)
