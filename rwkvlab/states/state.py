@@ -93,7 +93,9 @@ class State:
 
     def _get(self, name: str) -> Tensor:
         if self._versions != tuple(tensor._version for tensor in self._tensors()):
-            raise StateOpError("state: a tensor of it was written to in place; make a new one with state.replace(wkv=…)")
+            raise StateOpError(
+                "state: a tensor of it was written to in place; make a new one with state.replace(wkv=…)"
+            )
         return getattr(self, name)
 
     def replace(

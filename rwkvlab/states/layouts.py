@@ -1,0 +1,132 @@
+"""What kind of state a file holds, read off its keys, dtypes and metadata; everything else is refused by its name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from rwkvlab.errors import ArgError, FormatError, MismatchError, SchemaError, show
+from rwkvlab.shapes import ARCH_NAMES
+from rwkvlab.tensorfile import TensorFile
+
+LAYER_KEY = re.compile(r"blocks\.(0|[1-9][0-9]{0,3})\.att\.time_state", re.ASCII)
+OURS = "rwkvlab-state"  # the `format` in the metadata of our own files
+VERSION = "1"
+SHIFTS = ("att_shift", "ffn_shift")
+_REMEDY = "load_state reads tuned .pth, Ai00 .state and rwkvlab's .safetensors"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """kind names the layout; keys are those of the layers in order ("wkv" alone in ours); order is "VK" or "KV"."""
+
+    kind: str
+    keys: tuple[str, ...]
+    order: str
+    arch: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def find_layout(file: TensorFile, orientation: str | None) -> Layout:
+    """Return the layout of an open file.
+
+    A .pth stores [H,V,K]. A safetensors file with the same keys is Ai00's, [H,K,V], if its tensors are all fp16 (Ai00
+    takes nothing else) and its metadata says {"format": "pt"} or it ends in .state or .st; with other dtypes, and
+    neither of these endings, it is a converted .pth. The rest cannot be told apart: orientation must say it.
+    Raises MismatchError for weights, SchemaError for keys that are none of a state, ArgError for a bad orientation.
+    """
+    if orientation not in (None, "VK", "KV"):
+        raise ArgError(f'orientation: need None, "VK" or "KV", got {show(orientation)}')
+    if file.metadata.get("format") == OURS:
+        return _ours(file, orientation)
+    keys = _layer_keys(file)
+    merged = len(keys) != len(file)
+    arch = base_arch(file) if merged else ""
+    notes: tuple[str, ...] = ("its state was taken out of a merged checkpoint",) if merged else ()
+    kind, order = "tuned .pth" if file.format == "pth" else "safetensors", "VK"
+    if file.format == "safetensors":
+        half = all(file.info(key)[0] == torch.float16 for key in keys)
+        named = file.path.suffix.lower() in (".state", ".st")
+        if half and (named or file.metadata.get("format") == "pt"):
+            kind, order = "Ai00 .state", "KV"
+        elif (half or named) and orientation is None:
+            raise SchemaError(
+                f"{file.name}: cannot tell which way round its matrices are; pass orientation='KV' if it was made for "
+                "Ai00 or web-rwkv, orientation='VK' if it was converted from a tuned .pth"
+            )
+        elif orientation is None:
+            notes += ("read as [H,V,K], the order of a tuned .pth",)
+    kind = "merged checkpoint" if merged else kind
+    return _turned(Layout(kind, keys, order, arch, notes), orientation)
+
+
+def _turned(layout: Layout, orientation: str | None) -> Layout:
+    if orientation in (None, layout.order):
+        return layout
+    note = f"orientation={orientation} was given, where this kind of file is {layout.order}"
+    return Layout(layout.kind, layout.keys, str(orientation), layout.arch, (*layout.notes, note))
+
+
+def _ours(file: TensorFile, orientation: str | None) -> Layout:
+    version = file.metadata.get("version", "")
+    if version != VERSION:
+        raise FormatError(f"{file.name}: version: got {show(version)}, need {VERSION!r}; update rwkvlab to read it")
+    if sorted(file.keys()) != ["att_shift", "ffn_shift", "wkv"]:
+        raise SchemaError(f"{file.name}: need wkv, att_shift and ffn_shift, got {_some(file.keys())}; save it again")
+    return _turned(Layout("rwkvlab state", ("wkv",), "VK"), orientation)
+
+
+def _layer_keys(file: TensorFile) -> tuple[str, ...]:
+    """Return the time_state keys from layer 0 on; refuses files that are no state, or lack layers."""
+    found = {int(match[1]): key for key in file if (match := LAYER_KEY.fullmatch(key))}
+    others = [key for key in file if not LAYER_KEY.fullmatch(key)]
+    model = "emb.weight" in file
+    if not found:
+        raise _refuse(file, others, model)
+    if others and (not model or any("time_state" in key for key in others)):
+        odd = [key for key in others if not model or "time_state" in key]
+        raise SchemaError(
+            f"{file.name}: {len(odd)} keys are not part of a state: {_some(odd)}; save only its time_state"
+        )
+    if missing := sorted(set(range(len(found))) - set(found)):
+        raise SchemaError(
+            f"{file.name}: layers {_some(missing)} are missing below layer {max(found)}; get the whole file"
+        )
+    return tuple(found[layer] for layer in range(len(found)))
+
+
+def _refuse(file: TensorFile, keys: list[str], model: bool) -> Exception:
+    has = " ".join(keys[:5000])
+    if "lora" in has.lower():
+        return MismatchError(f"{file.name}: is a LoRA adapter, not a state; merge it into its base model")
+    if model or "blocks.0.ln1.weight" in file:
+        name = ARCH_NAMES.get(base_arch(file), "base")
+        return MismatchError(f"{file.name}: is a model ({name} weights), not a state; open it with load_model")
+    if "wkvstate" in has:
+        return SchemaError(
+            f"{file.name}: is a state in the layout of an RWKV-5 tuner (wkvstate), not read yet; {_REMEDY}"
+        )
+    if "time_offset" in has:
+        return SchemaError(f"{file.name}: is an adapter with time_offset, not read yet; {_REMEDY}")
+    if "time_state" in has:
+        odd = [key for key in keys if "time_state" in key]
+        return SchemaError(f"{file.name}: odd keys {_some(odd)}, need blocks.0.att.time_state and so on; rename them")
+    return SchemaError(
+        f"{file.name}: holds no state: no key is blocks.0.att.time_state, found {_some(keys)}; {_REMEDY}"
+    )
+
+
+def base_arch(file: TensorFile) -> str:
+    """Return "x070", "x060", "x052" or "" for the weights in a file, read off its keys."""
+    if "blocks.0.att.r_k" in file:
+        return "x070"
+    if "blocks.0.att.time_maa_x" in file or "blocks.0.att.time_mix_x" in file:
+        return "x060"
+    return "x052" if "blocks.0.att.gate.weight" in file else ""
+
+
+def _some(items: list[str] | list[int]) -> str:
+    text = ", ".join(show(item, 40) if isinstance(item, str) else str(item) for item in items[:4])
+    return f"{text}, … ({len(items)} in all)" if len(items) > 4 else text
