@@ -12,7 +12,7 @@ from wkv.wkv7.triton_step import wkv7_step_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS against float64 on the same rounded inputs; the interpreter truncates where a GPU rounds: twice the error
-OUTPUT = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+OUTPUT = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 STATE = 1e-5
 OPERATORS = {"wkv7": (wkv7_step_triton, wkv7_naive), "wkv6": (wkv6_step_triton, wkv6_naive)}
 
