@@ -12,10 +12,11 @@ from torch import Tensor
 
 from rwkvlab.errors import ArgError, PromptError, show
 from rwkvlab.hub import fetch
-from rwkvlab.model.flow import begin, finish
+from rwkvlab.model.flow import begin, finish, wants_grad
 from rwkvlab.model.parts import Flow, Way, linear
 from rwkvlab.model.prompt import token_rows
 from rwkvlab.model.tokenizer import Tokenizer, load_tokenizer
+from rwkvlab.model.verbs import Verbs
 from rwkvlab.model.weights import VERSIONS, Checkpoint, load_weights
 from rwkvlab.states.card import ModelCard
 from rwkvlab.states.state import State
@@ -39,7 +40,7 @@ class Output:
         return self.states[0]
 
 
-class Model:
+class Model(Verbs):
     """A frozen RWKV language model.
 
     dims is its geometry, card its name and fingerprint, tokenizer encodes and decodes; device and dtype are those of
@@ -98,10 +99,7 @@ class Model:
             rows = rows.expand(len(starts), -1)
         if len(starts) != len(rows):
             raise ArgError(f"state: {len(starts)} states for {len(rows)} rows of tokens")
-        tracked = torch.is_grad_enabled() and any(
-            s is not None and (s.wkv.requires_grad or s.att_shift.requires_grad or s.ffn_shift.requires_grad)
-            for s in starts
-        )
+        tracked = torch.is_grad_enabled() and wants_grad(starts)
         with torch.set_grad_enabled(tracked):
             flow = self.begin(starts)
             out = self.run(rows, flow, logits)

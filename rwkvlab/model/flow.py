@@ -34,6 +34,12 @@ def begin(model: Model, states: Sequence[State | None]) -> Flow:
     return Flow(stacked("wkv", torch.float32), stacked("att_shift", model.dtype), stacked("ffn_shift", model.dtype))
 
 
+def wants_grad(states: Sequence[State | None]) -> bool:
+    """Whether any tensor of these states takes part in a graph."""
+    known = [state for state in states if isinstance(state, State)]
+    return any(x.requires_grad for state in known for x in (state.wkv, state.att_shift, state.ffn_shift))
+
+
 def finish(model: Model, flow: Flow, starts: Sequence[State | None], tokens: int) -> list[State]:
     """Return one State a row of `flow`, on the CPU, with a card that says what it was read from."""
     return [row_state(model, flow, row, start, tokens) for row, start in enumerate(starts)]

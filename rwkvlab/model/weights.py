@@ -1,4 +1,4 @@
-"""A checkpoint file becomes weights in place: architecture and geometry are read off the keys, every shape is checked."""
+"""A checkpoint file becomes weights in place: architecture and geometry are read off the keys, all shapes checked."""
 
 from __future__ import annotations
 

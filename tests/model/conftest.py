@@ -58,7 +58,7 @@ def checkpoint_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def oracle():
-    """oracle(path, arch) -> PyPI's RWKV on the CPU in fp32; its version is chosen by an environment variable at import."""
+    """oracle(path, arch) -> PyPI's RWKV on the CPU in fp32; an environment variable chooses its version."""
     modules = {}
 
     def load(path, arch):
@@ -72,8 +72,7 @@ def oracle():
             with contextlib.redirect_stdout(io.StringIO()):
                 spec.loader.exec_module(module)
             modules[newest] = module
-        stem = str(path).removesuffix(".pth")
         with contextlib.redirect_stdout(io.StringIO()):
-            return modules[newest].RWKV(stem if newest else stem, "cpu fp32")
+            return modules[newest].RWKV(str(path).removesuffix(".pth"), "cpu fp32")
 
     return load

@@ -26,7 +26,10 @@ def case(geometry, checkpoint_file, oracle):
 def random_state(model, seed=2):
     generator = torch.Generator().manual_seed(seed)
     dims = model.dims
-    draw = lambda *shape: torch.randn(*shape, generator=generator)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
     return lab.State(
         draw(dims.L, dims.H, dims.V, dims.K),
         like=model,
