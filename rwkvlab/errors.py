@@ -59,6 +59,12 @@ class ArgError(RwkvLabError, ValueError):
     """An argument is out of its range or of the wrong kind."""
 
 
+class UnknownNameError(RwkvLabError, KeyError):
+    """A mapping has no entry of this name."""
+
+    __str__ = Exception.__str__  # KeyError would quote the message
+
+
 class StateOpError(RwkvLabError, ValueError):
     """An operation on states makes no sense for these states."""
 

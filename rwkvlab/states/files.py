@@ -36,53 +36,75 @@ def load_state(path: str | os.PathLike[str], model: HasDims | None = None, *, or
     local = fetch(path)
     with read_tensors(local) as file:
         layout = find_layout(file, orientation)
-        own = len(layout.keys) == 1 and layout.keys[0] == "wkv"
-        state = _read_own(file, layout) if own else _read_layers(file, layout)
+        state = _read_own(file, layout) if layout.keys == ("wkv",) else _read_layers(file, layout)
     if model is not None:
         check_fits(state, model)
     return state
 
 
-def _read_layers(file: TensorFile, layout: Layout) -> State:
-    shapes = {file.info(key)[1] for key in layout.keys}
+def peek_state(path: str | os.PathLike[str]) -> tuple[StateCard, tuple[int, ...]]:
+    """Return card and shape [L,H,V,K] of a state file without reading its tensors; raises as load_state does."""
+    with read_tensors(path) as file:
+        layout = find_layout(file, None)
+        if layout.keys == ("wkv",):
+            return _own_card(file, layout), _own_shape(file)
+        heads, rows, columns = _layer_shape(file, layout)
+        size = (columns, rows) if layout.order == "KV" else (rows, columns)
+        return _card(file, layout), (len(layout.keys), heads, *size)
+
+
+def _layer_shape(file: TensorFile, layout: Layout) -> tuple[int, ...]:
+    """Return the one shape that all layers have; raises MismatchError."""
     first = file.info(layout.keys[0])[1]
-    if len(first) != 3 or 0 in first or len(shapes) > 1:
-        odd = next(
-            (key for key in layout.keys if len(file.info(key)[1]) != 3 or file.info(key)[1] != first), layout.keys[0]
-        )
-        want = list(first) if len(first) == 3 else "[H,V,K]"
-        raise MismatchError(
-            f"{file.name}: {odd}: expected {want} as in every layer, got {list(file.info(odd)[1])}; "
-            "save each layer's state in this shape"
-        )
-    heads, rows, columns = first
-    wkv = torch.empty(len(layout.keys), heads, rows, columns)  # [L,H,V,K], or [L,H,K,V] until turned
+    for key in layout.keys:
+        shape = file.info(key)[1]
+        if len(shape) != 3 or 0 in shape or shape != first:
+            want = list(first) if len(first) == 3 and 0 not in first else "[H,V,K]"
+            raise MismatchError(
+                f"{file.name}: {key}: expected {want} as in every layer, got {list(shape)}; save it in this shape"
+            )
+    return first
+
+
+def _read_layers(file: TensorFile, layout: Layout) -> State:
+    wkv = torch.empty(len(layout.keys), *_layer_shape(file, layout))  # [L,H,V,K], or [L,H,K,V] until turned
     for layer, key in enumerate(layout.keys):
         wkv[layer] = _finite(file, key, file.read(key))
-    if layout.order == "KV":
-        wkv = wkv.transpose(2, 3)
-    return State(wkv, card=_card(file, layout, wkv))
+    card = _noted(_card(file, layout), wkv)
+    return State(wkv.transpose(2, 3) if layout.order == "KV" else wkv, card=card)
+
+
+def _own_shape(file: TensorFile) -> tuple[int, ...]:
+    shape = file.info("wkv")[1]
+    if len(shape) != 4 or 0 in shape:
+        raise MismatchError(f"{file.name}: wkv: expected [L,H,V,K], got {list(shape)}; save the state again")
+    return shape
 
 
 def _read_own(file: TensorFile, layout: Layout) -> State:
+    _own_shape(file)
     tensors = {key: file.read(key) for key in ("wkv", *SHIFTS)}
     if tensor_digest(tensors) != file.metadata.get("sha256"):
         raise FormatError(f"{file.name}: its bytes are damaged (sha256 differs); download or copy the file again")
+    parts = {key: _finite(file, key, tensor) for key, tensor in tensors.items()}
+    wkv = parts["wkv"].transpose(-1, -2) if layout.order == "KV" else parts["wkv"]
+    card = _noted(_own_card(file, layout), wkv)
+    try:
+        return State(wkv, att_shift=parts["att_shift"], ffn_shift=parts["ffn_shift"], card=card)
+    except MismatchError as error:
+        raise MismatchError(f"{file.name}: {error}; save the state again") from error
+
+
+def _own_card(file: TensorFile, layout: Layout) -> StateCard:
+    """Return the card that the file carries, completed by what is seen here."""
     try:
         saved = StateCard.from_dict(json.loads(file.metadata.get("card", "{}")))
     except (ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, SchemaError) else "card: not JSON"
         raise SchemaError(f"{file.name}: {what}; save the state again") from error
-    parts = {key: _finite(file, key, tensor) for key, tensor in tensors.items()}
-    wkv = parts["wkv"].transpose(-1, -2) if layout.order == "KV" else parts["wkv"]
-    here = _card(file, layout, wkv)
-    card = saved.replace(
-        name=saved.name or here.name, source=here.source, notes=tuple(dict.fromkeys((*saved.notes, *here.notes)))
-    )
-    try:
-        return State(wkv, att_shift=parts["att_shift"], ffn_shift=parts["ffn_shift"], card=card)
-    except MismatchError as error:
-        raise MismatchError(f"{file.name}: {error}; save the state again") from error
+    here = _card(file, layout)
+    notes = tuple(dict.fromkeys((*saved.notes, *here.notes)))
+    return saved.replace(name=saved.name or here.name, arch=saved.arch or here.arch, source=here.source, notes=notes)
 
 
 def _finite(file: TensorFile, key: str, tensor: Tensor) -> Tensor:
@@ -98,7 +120,7 @@ def _finite(file: TensorFile, key: str, tensor: Tensor) -> Tensor:
     return exact
 
 
-def _card(file: TensorFile, layout: Layout, wkv: Tensor) -> StateCard:
+def _card(file: TensorFile, layout: Layout) -> StateCard:
     """Return what the file, its layout and its name say about a state."""
     known = parse_name(file.path.name)
     notes = [*file.notes, *layout.notes]
@@ -109,11 +131,15 @@ def _card(file: TensorFile, layout: Layout, wkv: Tensor) -> StateCard:
     dtypes = sorted({str(file.info(key)[0]).removeprefix("torch.") for key in layout.keys})
     if dtypes != ["float32"]:
         notes.append(f"stored as {' and '.join(dtypes)}")
-    if (largest := float(wkv.abs().max())) > LARGE:
-        notes.append(
-            f"largest value {largest:.3g}, far above the states met in normal running: tuned with too high a rate?"
-        )
     return StateCard(name=known.stem, arch=arch, source=f"{known.stem}{known.ext} ({layout.kind})", notes=tuple(notes))
+
+
+def _noted(card: StateCard, wkv: Tensor) -> StateCard:
+    largest = float(wkv.abs().max())
+    if largest <= LARGE:
+        return card
+    note = f"largest value {largest:.3g}, far above the states met in normal running: tuned with too high a rate?"
+    return card.replace(notes=(*card.notes, note))
 
 
 def save_state(

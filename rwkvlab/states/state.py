@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, MismatchError, StateOpError, show
-from rwkvlab.shapes import ARCH_NAMES, Dims, as_tensor, check_shape
-from rwkvlab.states.card import ModelCard, StateCard, same_base
-
-
-class HasDims(Protocol):
-    """A model, seen from here: something with `dims` and `card`."""
-
-    @property
-    def dims(self) -> Dims: ...  # noqa: D102
-    @property
-    def card(self) -> ModelCard: ...  # noqa: D102
+from rwkvlab.shapes import as_tensor, check_shape
+from rwkvlab.states.card import StateCard
+from rwkvlab.states.fits import HasDims, check_alike, common_card
+from rwkvlab.states.fits import check_fits as check_fits
+from rwkvlab.states.render import describe, to_html
 
 
 class State:
@@ -138,7 +132,7 @@ class State:
 
     def __mul__(self, factor: object) -> State:
         value = _factor(factor)
-        return _derive(self, value, f"{value:g} * {_term(self, product=True)}")
+        return _derive(self, value, f"{value:g} * {term_of(self, product=True)}")
 
     __rmul__ = __mul__
 
@@ -146,37 +140,16 @@ class State:
         value = _factor(factor)
         if value == 0:
             raise StateOpError("state / 0: division by zero")
-        return _derive(self, 1.0 / value, f"{_term(self, product=True)} / {value:g}")
+        return _derive(self, 1.0 / value, f"{term_of(self, product=True)} / {value:g}")
 
     def __neg__(self) -> State:
-        return _derive(self, -1.0, f"-{_term(self, product=True)}")
+        return _derive(self, -1.0, f"-{term_of(self, product=True)}")
 
     def __repr__(self) -> str:
-        layers, heads, values, keys = self.wkv.shape
-        arch = ARCH_NAMES.get(self.card.arch, self.card.arch)
-        name = f"{show(self.card.name)} " if self.card.name else ""
-        norm = float(self.wkv.detach().norm())
-        where = "" if self.wkv.device.type == "cpu" else f" on {self.wkv.device}"
-        size = f"L{layers} H{heads} V{values} K{keys}, {self.wkv.numel() * 4 / 2**20:.1f} MiB"
-        return f"<State {name}{arch + ' ' if arch else ''}{size}, norm {norm:.3g}{where}>"
+        return describe(self)
 
-
-def check_fits(state: State, model: HasDims, *, any_base: bool = False) -> None:
-    """Raise MismatchError, saying what differs, unless `state` can be mounted on `model`."""
-    dims, card, name = model.dims, state.card, show(state.card.name or "state")
-    want, got = (dims.L, dims.H, dims.V, dims.K), tuple(state.wkv.shape)
-    if card.arch and card.arch != dims.arch:
-        made = ARCH_NAMES.get(card.arch, show(card.arch))
-        raise MismatchError(f"{name}: made for {made}, the model is {dims}; load the model that it was tuned on")
-    if want != got:
-        pairs = zip("LHVK", want, got, strict=True)
-        differs = ", ".join(f"{letter}={have} (model {need})" for letter, need, have in pairs if need != have)
-        raise MismatchError(f"{name}: {differs}; the model is {dims}: load the model that it was tuned on")
-    if not any_base and not same_base(card.base, model.card.fingerprint):
-        raise MismatchError(
-            f"{name}: its card names another base model ({card.base[:12]}…, this one is {model.card.fingerprint[:12]}…);"
-            " load that model, or pass any_base=True to mount it all the same"
-        )
+    def _repr_html_(self) -> str:
+        return to_html(self)
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -193,38 +166,30 @@ def _factor(value: object) -> float:
     return number
 
 
-def _term(state: State, *, product: bool = False) -> str:
+def term_of(state: State, *, product: bool = False) -> str:
+    """Return how a state stands in a recipe: its name, or its own recipe, in brackets where it becomes a factor."""
     recipe = state.card.recipe
     if not state.card.parents:
         return state.card.name or "state"
     return f"({recipe})" if product and (" + " in recipe or " - " in recipe) else recipe
 
 
-def _parents(state: State) -> tuple[str, ...]:
+def parents_of(state: State) -> tuple[str, ...]:
+    """Return the names of the states that a state was made from; its own if it was not made."""
     return state.card.parents or (state.card.name or "state",)
 
 
 def _derive(a: State, factor: float, recipe: str) -> State:
-    card = a.card.replace(name="", recipe=recipe, parents=_parents(a), source="", notes=())
+    card = a.card.replace(name="", recipe=recipe, parents=parents_of(a), source="", notes=())
     return State(a.wkv * factor, att_shift=a.att_shift * factor, ffn_shift=a.ffn_shift * factor, card=card)
 
 
 def _combine(a: State, b: object, sign: float, symbol: str) -> State:
     if not isinstance(b, State):
         raise ArgError(f"state {symbol} …: need a State on both sides, got {type(b).__name__}")
-    if a.wkv.shape != b.wkv.shape:
-        raise MismatchError(f"state {symbol} state: shapes differ, {list(a.wkv.shape)} and {list(b.wkv.shape)}")
-    if a.card.arch and b.card.arch and a.card.arch != b.card.arch:
-        raise MismatchError(f"state {symbol} state: architectures differ, {show(a.card.arch)} and {show(b.card.arch)}")
-    if not same_base(a.card.base, b.card.base):
-        raise MismatchError(f"state {symbol} state: base models differ, {a.card.base[:12]}… and {b.card.base[:12]}…")
-    card = StateCard(
-        arch=a.card.arch or b.card.arch,
-        base=a.card.base or b.card.base,
-        template=a.card.template if a.card.template == b.card.template else "",
-        recipe=f"{_term(a)} {symbol} {_term(b, product=sign < 0)}",
-        parents=tuple(dict.fromkeys((*_parents(a), *_parents(b)))),
-    )
+    check_alike(a, b, f"state {symbol} state")
+    recipe = f"{term_of(a)} {symbol} {term_of(b, product=sign < 0)}"
+    card = common_card([a, b], recipe, [*parents_of(a), *parents_of(b)])
     b = b.to(a.wkv.device)
     return State(
         a.wkv + sign * b.wkv,

@@ -34,7 +34,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> Path:
+def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> Path:
     """Write a file by `write(file)` so that others see the old one or the new one, never a part; returns its path.
 
     A link is followed and its target replaced; the mode of an old file is kept, a new one follows the umask. Raises

@@ -1,0 +1,153 @@
+"""New states from old ones: between two, among many, stronger or weaker, some heads from another, fewer directions."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from rwkvlab.errors import ArgError, NonFiniteError, StateOpError, show
+from rwkvlab.shapes import check_range
+from rwkvlab.states.fits import check_alike, common_card
+from rwkvlab.states.state import State, parents_of, term_of
+
+_PARTS = ("wkv", "att_shift", "ffn_shift")
+_GROWTH = 100.0  # a layer whose norm grows more than this is worth a warning
+
+
+def lerp(a: State, b: State, t: float, *, extrapolate: bool = False) -> State:
+    """Return (1 - t) a + t b: a at t = 0, b at t = 1, token-shifts included.
+
+    Raises ArgError unless 0 <= t <= 1 (any finite t with extrapolate), MismatchError for states of different models.
+    """
+    t = _fraction("t", t, extrapolate)
+    _check("lerp", a, b)
+    return _sum("lerp", [a, b], [1 - t, t], f"lerp({term_of(a)}, {term_of(b)}, {t:g})")
+
+
+def slerp(a: State, b: State, t: float) -> State:
+    """Return the state between a and b along the arc, head by head, its norm going straight from a's to b's.
+
+    A head is turned from the direction of a's [V,K] matrix to that of b's; where one is zero or both are (anti)parallel
+    there is no arc, and the head is that of lerp. Token-shifts are those of lerp. Raises as lerp does.
+    """
+    t = _fraction("t", t, False)
+    _check("slerp", a, b)
+    x, y = a.wkv.double(), b.to(a.wkv.device).wkv.double()
+    norm_x, norm_y = x.norm(dim=(2, 3), keepdim=True), y.norm(dim=(2, 3), keepdim=True)  # [L,H,1,1]
+    product = norm_x * norm_y
+    cosine = ((x * y).sum((2, 3), keepdim=True) / product.where(product > 0, 1)).clamp(-1, 1)
+    angle = cosine.acos()
+    sine = angle.sin()
+    arc = (product > 0) & (sine > 1e-6)
+    safe_x, safe_y, safe_sine = (value.where(arc, 1) for value in (norm_x, norm_y, sine))
+    turned = ((1 - t) * angle).sin() / safe_sine * x / safe_x + (t * angle).sin() / safe_sine * y / safe_y
+    wkv = (turned * ((1 - t) * norm_x + t * norm_y)).where(arc, (1 - t) * x + t * y)
+    straight = _sum("slerp", [a, b], [1 - t, t], f"slerp({term_of(a)}, {term_of(b)}, {t:g})")
+    return _sound("slerp", straight.replace(wkv=wkv.float()), [a, b])
+
+
+def mix(states: Sequence[State], weights: Sequence[float], *, extrapolate: bool = False) -> State:
+    """Return the weighted sum of states; the weights lie in [0, 1] (anywhere with extrapolate) and sum to 1.
+
+    Raises StateOpError for no states, another number of weights or another sum, ArgError for a weight out of range,
+    MismatchError for states of different models.
+    """
+    states, weights = list(states), list(weights)
+    if not states or len(states) != len(weights):
+        raise StateOpError(
+            f"mix: got {len(states)} states and {len(weights)} weights, need as many of both, at least one"
+        )
+    values = [_fraction(f"weights[{index}]", weight, extrapolate) for index, weight in enumerate(weights)]
+    if abs(sum(values) - 1) > 1e-6:
+        raise StateOpError(f"mix: the weights sum to {sum(values):.6g}, need 1; divide each by their sum")
+    for state in states:
+        _check("mix", states[0], state)
+    recipe = " + ".join(
+        f"{value:g} * {term_of(state, product=True)}" for value, state in zip(values, states, strict=True)
+    )
+    return _sum("mix", states, values, recipe)
+
+
+def scale(a: State, gain: float) -> State:
+    """Return the state times a number, token-shifts included: 1 leaves it, 0 is the zero state. Raises ArgError."""
+    _check("scale", a)
+    return _sound("scale", a * check_range("gain", gain, -1e6, 1e6), [a])
+
+
+def splice(base: State, donor: State, at: Iterable[tuple[int, int]]) -> State:
+    """Return `base` with the heads at [(layer, head), …], both from 0, taken from `donor`; token-shifts stay base's.
+
+    Raises ArgError for a place that the state does not have, MismatchError for states of different models.
+    """
+    _check("splice", base, donor)
+    layers, heads = base.wkv.shape[:2]
+    places = []
+    for index, place in enumerate(at):
+        if not isinstance(place, (tuple, list)) or len(place) != 2:
+            raise ArgError(f"at[{index}]: need (layer, head), got {show(place)}")
+        layer = check_range(f"at[{index}] layer", place[0], 0, layers - 1, whole=True)
+        places.append((int(layer), int(check_range(f"at[{index}] head", place[1], 0, heads - 1, whole=True))))
+    chosen = torch.zeros(layers, heads, 1, 1, dtype=torch.bool, device=base.wkv.device)
+    for layer, head in places:
+        chosen[layer, head] = True
+    wkv = donor.to(base.wkv.device).wkv.where(chosen, base.wkv)
+    where = ", ".join(f"L{layer}H{head}" for layer, head in places[:8]) + (", …" if len(places) > 8 else "")
+    recipe = f"splice({term_of(base)}, {term_of(donor)}, {where or 'nowhere'})"
+    card = common_card([base, donor], recipe, [*parents_of(base), *parents_of(donor)])
+    return base.replace(wkv=wkv, card=card)
+
+
+def truncate(a: State, rank: int) -> State:
+    """Return the state with the `rank` strongest directions of every head: the nearest matrix of that rank.
+
+    0 <= rank <= min(V, K); token-shifts are kept. Raises ArgError for a rank out of range.
+    """
+    _check("truncate", a)
+    rank = int(check_range("rank", rank, 0, min(a.wkv.shape[2:]), whole=True))
+    left, values, right = torch.linalg.svd(a.wkv, full_matrices=False)  # [L,H,V,R] [L,H,R] [L,H,R,K]
+    wkv = left[..., :rank] * values[..., None, :rank] @ right[..., :rank, :]
+    card = common_card([a], f"truncate({term_of(a)}, {rank})", parents_of(a))
+    return _sound("truncate", a.replace(wkv=wkv, card=card), [a])
+
+
+def _fraction(name: str, value: float, extrapolate: bool) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (not extrapolate and not 0 <= value <= 1):
+        hint = "a finite number" if extrapolate else "a number in [0, 1] (beyond: extrapolate=True, where there is one)"
+        raise ArgError(f"{name}: need {hint}, got {show(value)}")
+    return float(value)
+
+
+def _check(what: str, *states: State) -> None:
+    for state in states:
+        if not isinstance(state, State):
+            raise ArgError(f"{what}: need a State, got {type(state).__name__}; open one with load_state")
+        check_alike(states[0], state, what)
+
+
+def _sum(what: str, states: list[State], weights: list[float], recipe: str) -> State:
+    def total(part: str) -> Tensor:
+        first, *rest = [
+            weight * getattr(state, part).to(states[0].wkv.device)
+            for state, weight in zip(states, weights, strict=True)
+        ]
+        return sum(rest, first)
+
+    card = common_card(states, recipe, [name for state in states for name in parents_of(state)])
+    wkv, att, ffn = map(total, _PARTS)
+    return _sound(what, State(wkv, att_shift=att, ffn_shift=ffn, card=card), states)
+
+
+def _sound(what: str, result: State, inputs: list[State]) -> State:
+    """Return the result; raises NonFiniteError for NaN or infinity in it, warns of a layer that has grown too much."""
+    norms = result.wkv.detach().flatten(1).norm(dim=1)
+    for layer in (~norms.isfinite()).nonzero().flatten().tolist()[:1]:
+        raise NonFiniteError(f"{what}: layer {layer} of the result is not finite; check the states that went in")
+    largest = torch.stack([state.wkv.detach().to(norms.device).flatten(1).norm(dim=1) for state in inputs]).amax(0)
+    for layer in (norms > _GROWTH * largest.clamp(min=1e-30)).nonzero().flatten().tolist()[:1]:
+        warnings.warn(f"{what}: layer {layer} grew more than {_GROWTH:g}-fold; is that meant?", stacklevel=3)
+    return result
