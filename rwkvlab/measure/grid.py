@@ -1,0 +1,120 @@
+"""Grids of texts for people: as HTML with what differs marked, or as plain text whose columns stay straight."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from html import escape
+
+from rwkvlab.errors import show
+
+Rows = Sequence[tuple[str, Sequence[str]]]
+WORD = re.compile(r"\s+|[^\W\d_]+|\d+|.", re.DOTALL)
+WIDE_SCRIPTS = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")
+COMPARED = 500  # words of a text that are compared with the reference
+WIDTH, CELL = 100, 44  # characters: of a line of plain text, of one column
+STYLE = (
+    "<style scoped>.rwkvlab-grid{border-collapse:collapse;text-align:left}"
+    ".rwkvlab-grid th,.rwkvlab-grid td{border:1px solid var(--jp-border-color2,#bbb);padding:4px 8px;"
+    "text-align:left!important;vertical-align:top;white-space:pre-wrap;max-width:32em;overflow-wrap:anywhere}"
+    ".rwkvlab-grid .pinned{position:sticky;left:0;background:var(--jp-layout-color2,#eee)}"
+    ".rwkvlab-grid mark{background:#ffd54f;color:#000}</style>"
+)
+
+
+def html_grid(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
+    """Return a table: a label and one text a column in each row; the first column is pinned as the reference.
+
+    Words of the other columns that differ from it stand in <mark>. Everything given is escaped.
+    """
+    head = "".join(f"<th{_pin(at)}>{_html(name)}</th>" for at, name in enumerate(columns))
+    body = "".join(
+        f"<tr><th>{_html(label)}</th>"
+        + "".join(
+            f"<td{_pin(at)}>{_html(text) if at == 0 else _marked(texts[0], text)}</td>" for at, text in enumerate(texts)
+        )
+        + "</tr>"
+        for label, texts in rows
+    )
+    table = f'<table class="rwkvlab-grid"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f"{STYLE}{table}<small>{_html(caption)}</small>"
+
+
+def text_grid(columns: Sequence[str], rows: Rows) -> str:
+    """Return the same grid as plain text; wide (CJK) characters count two, long texts are cut, ends of lines are ⏎."""
+    table = [["", *columns], *([label, *texts] for label, texts in rows)]
+    cells = [[_plain(text) for text in row] for row in table]
+    share = max(8, min(CELL, WIDTH // max(1, len(cells[0])) - 2)) if len(cells[0]) > 3 else CELL
+    cells = [[_cut(text, share) for text in row] for row in cells]
+    widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(pad(text, width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def text_width(text: str) -> int:
+    """Return how many columns of a terminal `text` takes."""
+    return sum(_char_width(char) for char in text)
+
+
+def pad(text: str, width: int) -> str:
+    """Return `text` with blanks up to `width` columns of a terminal."""
+    return text + " " * (width - text_width(text))
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _plain(text: str) -> str:
+    return "⏎".join(show(line, 10_000)[1:-1] for line in text.split("\n"))
+
+
+def _cut(text: str, width: int) -> str:
+    if text_width(text) <= width:
+        return text
+    taken = 0
+    for at, char in enumerate(text):
+        taken += _char_width(char)
+        if taken > width - 1:
+            return text[:at] + "…"
+    return text
+
+
+def _pin(column: int) -> str:
+    return ' class="pinned"' if column == 0 else ""
+
+
+def _html(text: str) -> str:
+    """Return `text` as HTML that shows it: markup escaped, control and direction characters made visible."""
+    return "\n".join(escape(_visible(line)) for line in text.split("\n"))
+
+
+def _visible(line: str) -> str:
+    return "".join(char if unicodedata.category(char)[0] != "C" else show(char)[1:-1] for char in line)
+
+
+def _words(text: str) -> list[str]:
+    """Cut into words, numbers, white space and signs; each letter of a script without blanks is a word."""
+    return [part for word in WORD.findall(text) for part in WIDE_SCRIPTS.split(word) if part]
+
+
+def _marked(reference: str, text: str) -> str:
+    one, two = _words(reference)[:COMPARED], _words(text)
+    kept = SequenceMatcher(None, one, two[:COMPARED], autojunk=False).get_matching_blocks()
+    same = {at for block in kept for at in range(block.b, block.b + block.size)}
+    return "".join(_runs((word, at in same or word.isspace()) for at, word in enumerate(two)))
+
+
+def _runs(words: Iterable[tuple[str, bool]]) -> Iterable[str]:
+    run, state = "", True
+    for word, same in [*words, ("", True)]:
+        if run and same != state:
+            yield _html(run) if state else f"<mark>{_html(run)}</mark>"
+            run = ""
+        run, state = run + word, same
+    if run:
+        yield _html(run)
