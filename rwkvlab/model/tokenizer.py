@@ -1,12 +1,11 @@
 """Text to token ids and back: the World vocabulary, bytes, any vocabulary file, with decoding that streams."""
 
 import importlib.util
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rwkvlab.errors import ArgError, MismatchError, PathError, PromptError, show
+from rwkvlab.errors import ArgError, MismatchError, PathError, show
 from rwkvlab.model.vocab import END_OF_TEXT, Decoder, Tokenizer, VocabTokenizer, read_vocab, utf8
 
 WORLD_FILE = "rwkv_vocab_v20230424.txt"
@@ -123,27 +122,3 @@ def load_tokenizer(spec: Any, vocab_size: int) -> Tokenizer:
             "pass the tokenizer that the model was trained with"
         )
     return tokenizer
-
-
-def to_ids(tokenizer: Tokenizer, prompt: str | Iterable[int], vocab_size: int, name: str = "prompt") -> list[int]:
-    """Return a prompt, text or ids, as a list of checked ids.
-
-    Raises PromptError where it is empty (there is nothing to go on from: give at least a newline, or [0], the end of
-    text that stands before a document), or names the index and value of an id outside 0 to vocab_size - 1.
-    """
-    if isinstance(prompt, str):
-        ids = tokenizer.encode(prompt)
-    else:
-        try:
-            items = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
-        except TypeError:
-            raise PromptError(f"{name}: need text or a list of token ids, got {type(prompt).__name__}") from None
-        if not isinstance(items, list):
-            raise PromptError(f"{name}: need text or a list of token ids, got {show(items)}")
-        ids = items
-    for index, value in enumerate(ids):
-        if not hasattr(value, "__index__") or isinstance(value, bool) or not 0 <= operator.index(value) < vocab_size:
-            raise PromptError(f"{name}: token {index}: need an integer in [0, {vocab_size - 1}], got {show(value)}")
-    if not ids:
-        raise PromptError(f"{name}: empty; give at least one token, such as a newline or [0], the end of text")
-    return [operator.index(value) for value in ids]
