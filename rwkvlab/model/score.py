@@ -49,6 +49,8 @@ def score(
     prompts, answers. Raises PromptError, ArgError, MismatchError, NonFiniteError.
     """
     texts = as_list(prompts)
+    if not texts:
+        raise ArgError("prompts: empty; give at least one")
     wanted = _candidates(answers, len(texts))
     names, starts = name_states(states)
     ids = [prompt_ids(model, text, f"prompts[{i}]") for i, text in enumerate(texts)]
