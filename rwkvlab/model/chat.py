@@ -91,7 +91,8 @@ def chat_batch(
         rest = "" if trim is None else trim.flush()
         if rest and on_text is not None:
             on_text(row, rest)
-        answers.append(replace(one, text=_trimmed(one.text, form), template=form.name))
+        state = one.state.replace(card=one.state.card.replace(template=form.name))
+        answers.append(replace(one, text=_trimmed(one.text, form), template=form.name, state=state))
     return answers
 
 

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from rwkvlab.errors import ArgError, PromptError, show
 from rwkvlab.hub import fetch
+from rwkvlab.model.chat import chat, chat_batch
 from rwkvlab.model.flow import begin, finish, wants_grad
+from rwkvlab.model.generate import generate, generate_batch
 from rwkvlab.model.parts import Flow, Way, linear
 from rwkvlab.model.prompt import token_rows
+from rwkvlab.model.score import score
 from rwkvlab.model.tokenizer import Tokenizer, load_tokenizer
-from rwkvlab.model.verbs import Verbs
+from rwkvlab.model.trace import trace
 from rwkvlab.model.weights import VERSIONS, Checkpoint, load_weights
 from rwkvlab.states.card import ModelCard
 from rwkvlab.states.state import State
@@ -40,7 +43,7 @@ class Output:
         return self.states[0]
 
 
-class Model(Verbs):
+class Model:
     """A frozen RWKV language model.
 
     dims is its geometry, card its name and fingerprint, tokenizer encodes and decodes; device and dtype are those of
@@ -119,6 +122,13 @@ class Model(Verbs):
         if len(rows) != 1:
             raise PromptError(f"prompt: need one row of ids, got {len(rows)}")
         return rows[0].tolist()
+
+    generate = generate
+    generate_batch = generate_batch
+    chat = chat
+    chat_batch = chat_batch
+    score = score
+    trace = trace
 
     def begin(self, states: Sequence[State | None]) -> Flow:
         """Stack copies of the initial states of B rows on the model's device; None is zeros."""
