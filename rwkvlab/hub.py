@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rwkvlab.errors import PathError, show
-from rwkvlab.tensorfile.source import as_path
 
 TIMEOUT = 5.0  # seconds for the hub to answer; the download itself may take as long as it needs
 _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^\\]+)", re.ASCII | re.DOTALL)
@@ -21,8 +20,10 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     A file that was downloaded before comes from huggingface_hub's cache, without the network. Nothing in a file is run.
     Raises PathError, within seconds, for what is neither, and where the hub cannot be reached or HF_HUB_OFFLINE is set.
     """
-    path = as_path(source)
-    if path.exists() or not isinstance(source, str):
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or "\0" in str(source):
+        raise PathError(f"source: need a path or 'owner/repo/file', got {show(source)}")
+    path = Path(source)
+    if not isinstance(source, str) or os.path.lexists(path):
         return path
     found = _ON_HUB.fullmatch(source)
     if not found or ".." in source.split("/") or source.startswith(".") or Path(found["repo"]).is_dir():

@@ -115,7 +115,7 @@ def _check_unique(name: str, entries: tuple[StateEntry, ...]) -> None:
     for index, entry in enumerate(entries):
         if entry.id and entry.id in seen:
             raise ConfigError(
-                f"{name}: state[{seen[entry.id]}].id and state[{index}].id are both {show(entry.id)}; change one of them"
+                f"{name}: state[{seen[entry.id]}].id and state[{index}].id are both {show(entry.id)}; change one"
             )
         seen[entry.id] = index
     defaults = [index for index, entry in enumerate(entries) if entry.default]

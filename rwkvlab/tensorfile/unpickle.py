@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from rwkvlab.errors import FormatError, LimitError, SchemaError, UnsafeFileError, show
 from rwkvlab.tensorfile.torchnames import CALLS, OTHER_KINDS, STORAGES, Global, Storage, Strided
 
-MAX_OPCODES = 2_000_000
+MAX_OPCODES = 500_000  # the largest published model needs about 100 000
 MAX_MARKS = 1_000
 ASK = "ask its author for a .safetensors file, or convert it where you trust it"
 

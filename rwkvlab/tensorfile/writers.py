@@ -32,8 +32,8 @@ def write_safetensors(
     own = _own(path, tensors)
     header: dict[str, object] = {}
     if metadata:
-        if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
-            raise SaveError(f"{show(Path(path).name)}: metadata: need texts only; turn numbers into text first")
+        if not all(_is_text(text) for pair in metadata.items() for text in pair):
+            raise SaveError(f"{show(Path(path).name)}: metadata: need Unicode texts only; turn numbers into text first")
         header["__metadata__"] = dict(metadata)
     # wide numbers first, so that every tensor lies at a multiple of its own size
     order = sorted(own, key=lambda key: (-own[key].dtype.itemsize, key))
@@ -58,7 +58,7 @@ def write_safetensors(
 
 
 def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> Path:
-    """Write a plain dict of tensors as torch.save does, for `torch.load(weights_only=True)`; returns the path.
+    """Write a plain dict of tensors as torch.save does, which every trainer and loader reads; returns the path.
 
     Raises as `write_safetensors` does.
     """
@@ -91,14 +91,18 @@ def _own(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[st
     if not tensors:
         raise SaveError(f"{name}: no tensors to write; give at least one")
     for key, tensor in tensors.items():
-        if not isinstance(key, str) or key == "__metadata__":
-            raise SaveError(f"{name}: {show(key)}: cannot be the name of a tensor; use another text")
+        if not _is_text(key) or key == "__metadata__":
+            raise SaveError(f"{name}: {show(key)}: cannot be the name of a tensor; use another Unicode text")
         if not isinstance(tensor, Tensor) or tensor.dtype not in _NAMES:
             got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise SaveError(
                 f"{name}: {show(key)}: got {got}, need a tensor of {', '.join(map(str, _NAMES))}; convert it"
             )
     return {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _bytes(tensor: Tensor) -> memoryview:
