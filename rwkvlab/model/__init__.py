@@ -1,0 +1,1 @@
+"""Model runs: weights, tokenizers, the RWKV versions, and what one does with them."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import (
+from wkv.checks import (
     check_chunk_states,
     check_inputs,
     check_tensor,
@@ -17,9 +17,9 @@ from ..checks import (
     start_state,
     triton_is_there,
 )
-from ..pieces import run_pieces
-from .chunked import wkv6_chunked
-from .naive import wkv6_naive
+from wkv.pieces import run_pieces
+from wkv.wkv6.chunked import wkv6_chunked
+from wkv.wkv6.naive import wkv6_naive
 
 
 def wkv6(
@@ -59,7 +59,7 @@ def wkv6(
     s0 = start_state(s0, (states, heads, rows, channels), dtype, r.device)
     chosen = choose_backend(backend, r.device, dtype, grad_needed(r, w, k, v, u, s0))
     if chosen == "triton":
-        from .triton_forward import wkv6_triton
+        from wkv.wkv6.triton_forward import wkv6_triton
 
         packed = packed_on(cu_seqlens, r.device)
         y, s, kept = wkv6_triton(r, w, k, v, u, s0, cu_seqlens=packed, chunk_states=chunk_states)
@@ -85,7 +85,7 @@ def wkv6_step(r: Tensor, w: Tensor, k: Tensor, v: Tensor, u: Tensor, s: Tensor) 
         want = [*v.shape, r.shape[-1]]
         raise ValueError(f"s: expected float32 or float64 [B,H,V,K]={want}, got {s.dtype} {list(s.shape)}")
     if s.is_cuda and s.dtype is torch.float32 and triton_is_there():
-        from .triton_step import wkv6_step_triton
+        from wkv.wkv6.triton_step import wkv6_step_triton
 
         return wkv6_step_triton(r, w, k, v, u, s)
     return _step(r, w, k, v, u, s)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import compute_dtype
-from ..decay import weigh
-from ..pieces import Chunks
+from wkv.checks import compute_dtype
+from wkv.decay import weigh
+from wkv.pieces import Chunks
 
 CHUNK = 16
 

@@ -1,20 +1,26 @@
-"""WKV-6 forward in Triton: a program walks all tokens of 16 value rows of one head, their state in registers."""
-
-from collections.abc import Sequence
+"""WKV-6 forward in Triton: a program walks all tokens of up to 32 value rows of one head, their state in registers."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-# Value rows of a program. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and Triton
+# Value rows of a program, at most. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and Triton
 # then loads it straight in the layout of the state: no shared memory between a load and its use.
-ROWS = 16
+ROWS = 32
 
 
 @triton.jit
-def _load(pointer, mask):
-    return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
+def _token(pointers, row, on, ks, vs, K: tl.constexpr, V: tl.constexpr):
+    """One token's inputs as they are stored (an upcast here would wait for the loads); zeros unless `on`."""
+    r_ptr, w_ptr, k_ptr, v_ptr = pointers
+    at_k, at_v = row * K + ks, row * V + vs
+    on_k, on_v = on & (ks < K), on & (vs < V)
+    r = tl.load(r_ptr + at_k, mask=on_k, other=0.0)
+    w = tl.load(w_ptr + at_k, mask=on_k, other=0.0)
+    k = tl.load(k_ptr + at_k, mask=on_k, other=0.0)
+    v = tl.load(v_ptr + at_v, mask=on_v, other=0.0)
+    return r, w, k, v
 
 
 @triton.jit(do_not_specialize=["T", "H", "every"])
@@ -48,27 +54,23 @@ def _forward(
             first = tl.load(first_ptr + n)
         chunk_ptr += (first * H + head) * (V * K)
 
-    at_k, at_v = (begin * H + head) * K + ks, (begin * H + head) * V + vs
-    r_ptr, w_ptr, k_ptr = r_ptr + at_k, w_ptr + at_k, k_ptr + at_k
-    v_ptr, y_ptr = v_ptr + at_v, y_ptr + at_v
-    u = _load(u_ptr + head * K + ks, in_k)  # [BK]
-    on_k, on_v = in_k & (tokens > 0), in_v & (tokens > 0)
-    r, w, k, v = _load(r_ptr, on_k), _load(w_ptr, on_k), _load(k_ptr, on_k), _load(v_ptr, on_v)
+    u = tl.load(u_ptr + head * K + ks, mask=in_k, other=0.0).to(tl.float32)  # [BK]
+    pointers = (r_ptr, w_ptr, k_ptr, v_ptr)
+    row = begin * H + head  # of token t, in [N*T*H,K] and [N*T*H,V]
+    token = _token(pointers, row, tokens > 0, ks, vs, K, V)
     for t in range(tokens):
         if chunk_ptr is not None:  # noqa: SIM102  (known when compiling, unlike the other)
             if t % every == 0:
                 tl.store(chunk_ptr + cells, s, mask=in_s)
                 chunk_ptr += H * (V * K)
+        r, w, k, v = token
+        r, w, k, v = r.to(tl.float32), w.to(tl.float32), k.to(tl.float32), v.to(tl.float32)
         # the loads of the next token are under way while this one is computed
-        r_ptr, w_ptr, k_ptr, v_ptr = r_ptr + H * K, w_ptr + H * K, k_ptr + H * K, v_ptr + H * V
-        on_k, on_v = in_k & (t + 1 < tokens), in_v & (t + 1 < tokens)
-        r_next, w_next, k_next, v_next = _load(r_ptr, on_k), _load(w_ptr, on_k), _load(k_ptr, on_k), _load(v_ptr, on_v)
-
+        token = _token(pointers, row + H, t + 1 < tokens, ks, vs, K, V)
         y = tl.sum((s + v[:, None] * (u * k)[None, :]) * r[None, :], axis=1)  # [BV]
         s = s * tl.exp(w)[None, :] + v[:, None] * k[None, :]
-        tl.store(y_ptr, y.to(y_ptr.dtype.element_ty), mask=in_v)
-        y_ptr += H * V
-        r, w, k, v = r_next, w_next, k_next, v_next
+        tl.store(y_ptr + row * V + vs, y.to(y_ptr.dtype.element_ty), mask=in_v)
+        row += H
     tl.store(s_ptr + at_s + cells, s, mask=in_s)
 
 
@@ -80,7 +82,7 @@ def wkv6_triton(
     u: Tensor,
     s0: Tensor,
     *,
-    cu_seqlens: Tensor | Sequence[int] | None = None,
+    cu_seqlens: Tensor | None = None,
     chunk_states: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """`wkv.wkv6` of checked 16-bit or fp32 inputs, computed in fp32; not differentiable.
@@ -93,8 +95,6 @@ def wkv6_triton(
     y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     s = torch.empty(s0.shape, dtype=s0.dtype, device=s0.device)
     chunks, first, every = None, None, chunk_states or 1
-    if cu_seqlens is not None:
-        cu_seqlens = torch.as_tensor(cu_seqlens, device=r.device).contiguous()
     if chunk_states is not None:
         counts, rows = -(-T // every), N
         if cu_seqlens is not None:
@@ -102,10 +102,10 @@ def wkv6_triton(
             first = torch.cat([ends.new_zeros(1), ends[:-1]])
             counts, rows = int(ends[-1]), 1
         chunks = torch.empty((rows, counts, H, V, K), dtype=s0.dtype, device=s0.device)
-    BK = max(16, triton.next_power_of_2(K))
+    BK, BV = max(16, triton.next_power_of_2(K)), min(ROWS, triton.next_power_of_2(V))
     with torch.cuda.device_of(r):
-        _forward[(N * H * triton.cdiv(V, ROWS),)](
+        _forward[(N * H * triton.cdiv(V, BV),)](
             r, w, k, v, u, s0, y, s, cu_seqlens, chunks, first, T, H, every,
-            K=K, V=V, BK=BK, BV=ROWS, num_warps=BK // 16,
+            K=K, V=V, BK=BK, BV=BV, num_warps=BK // 16,
         )  # fmt: skip
     return y, s, chunks

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import (
+from wkv.checks import (
     check_chunk_states,
     check_inputs,
     choose_backend,
@@ -16,9 +16,9 @@ from ..checks import (
     start_state,
     triton_is_there,
 )
-from ..pieces import run_pieces
-from .chunked import wkv7_chunked
-from .naive import wkv7_naive
+from wkv.pieces import run_pieces
+from wkv.wkv7.chunked import wkv7_chunked
+from wkv.wkv7.naive import wkv7_naive
 
 
 def wkv7(
@@ -59,7 +59,7 @@ def wkv7(
     s0 = start_state(s0, (states, heads, rows, channels), dtype, r.device)
     chosen = choose_backend(backend, r.device, dtype, grad_needed(r, w, k, v, a, b, s0))
     if chosen == "triton":
-        from .triton_forward import wkv7_triton
+        from wkv.wkv7.triton_forward import wkv7_triton
 
         packed = packed_on(cu_seqlens, r.device)
         y, s, kept = wkv7_triton(r, w, k, v, a, b, s0, cu_seqlens=packed, chunk_states=chunk_states)
@@ -81,7 +81,7 @@ def wkv7_step(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, 
         want = [*v.shape, r.shape[-1]]
         raise ValueError(f"s: expected float32 or float64 [B,H,V,K]={want}, got {s.dtype} {list(s.shape)}")
     if s.is_cuda and s.dtype is torch.float32 and triton_is_there():
-        from .triton_step import wkv7_step_triton
+        from wkv.wkv7.triton_step import wkv7_step_triton
 
         return wkv7_step_triton(r, w, k, v, a, b, s)
     return _step(r, w, k, v, a, b, s)

@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from ..checks import compute_dtype
-from ..decay import weigh
-from ..pieces import Chunks
+from wkv.checks import compute_dtype
+from wkv.decay import weigh
+from wkv.pieces import Chunks
 
 CHUNK = 16
 
@@ -23,43 +24,33 @@ def wkv7_chunked(
     lengths: list[int] | None = None,
     every: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Shapes, names and the formula are those of `wkv.wkv7`; any w <= 0, differentiable in all inputs.
+    """Shapes, names and the formula are those of `wkv.wkv7`; any w <= 0, differentiable (once) in all inputs.
 
     `lengths`: those of the sequences packed along T. `every`: also return the state before every so many tokens.
-    A chunk is an affine map of the state before it, s -> s X + Z. With p_t = s_(t-1) a_t read inside the chunk,
-    P = (I - A)^-1 (Q s^T + A' V), where the triangle A couples a to b, A' couples a to k, and Q is a, decayed.
+    With p_t = s_(t-1) a_t a chunk that begins at the state s reads P = s_a + A_ab P + A_ak v, where s_a is s read by the
+    decayed a, and A_ab couples each a to the b before it. Solved for all chunks at once: P = seen s^T + known.
     """
     chunks = Chunks.plan(r, CHUNK, lengths, every)
     dtype = compute_dtype(r, w, k, v, a, b, s0)
     r, w, k, v, a, b = (chunks.cut(x, dtype) for x in (r, w, k, v, a, b))  # [N,G,Q,K]
-    count, heads, _, width = r.shape
-    flat = [x.flatten(0, 1) for x in (r, w, k, v, a, b)]  # [N*G,Q,K]
-    reads, moves, adds = _chunk_maps(*flat)  # [NG,Q,K+V], [NG,K,K], [NG,V,K]
+    count, heads, size = v.shape[:3]
+    r, w, k, v, a, b = (x.flatten(0, 1) for x in (r, w, k, v, a, b))  # [M=N*G,Q,K]
+    weighed = weigh(w, [a], [r], [b, k])
+    of_a, of_r = weighed.pairs[:, :size], weighed.pairs[:, size:]  # [M,Q,2Q]: pairs with b, then with k
+    solve = UnitLowerInverse.apply(of_a[..., :size])  # [M,Q,Q]
+    seen = solve @ weighed.queries[:, :size]  # [M,Q,K]
+    known = solve @ (of_a[..., size:] @ v)  # [M,Q,V]
+    maps = (seen, known, weighed.keys[:, :size], weighed.keys[:, size:], v, weighed.decay)
     start = s0.reshape(len(chunks.counts), -1, *s0.shape[2:]).to(dtype)  # [n,G,V,K]
-    before, ends = Scan.apply(
-        moves.unflatten(0, (count, heads)), adds.unflatten(0, (count, heads)), start, chunks.counts
-    )
-    y = torch.baddbmm(reads[..., width:], reads[..., :width], before.flatten(0, 1).mT)  # [NG,Q,V]
+    p, before, ends = Scan.apply(*(x.unflatten(0, (count, heads)) for x in maps), start, chunks.counts)
+    inside = of_r @ torch.cat([p.flatten(0, 1), v], dim=1)  # [M,Q,V]
+    y = torch.baddbmm(inside, weighed.queries[:, size:], before.flatten(0, 1).mT)
     kept = chunks.kept(before) if every else None
     return chunks.join(y.unflatten(0, (count, heads))), ends.reshape(s0.shape), kept
 
 
-def _chunk_maps(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each chunk as maps of the state s before it: y = reads [s^T; I], s_next = s moves + adds."""
-    size, width = r.shape[1:]
-    weighed = weigh(w, [a], [r], [b, k])
-    through_b, through_k = weighed.pairs[..., :size], weighed.pairs[..., size:]  # [M,2Q,Q]
-    seen = torch.cat([weighed.queries, through_k @ v], dim=2)  # [M,2Q,K+V]: of s^T, and of the chunk's own k and v
-    solved = UnitLowerInverse.apply(through_b[:, :size]) @ seen[:, :size]  # [M,Q,K+V]: P
-    reads = torch.baddbmm(seen[:, size:], through_b[:, size:], solved)
-    to_b, to_k = weighed.keys[:, :size], weighed.keys[:, size:]
-    moves = solved[..., :width].mT @ to_b + torch.diag_embed(weighed.decay[:, 0])
-    adds = torch.baddbmm(solved[..., width:].mT @ to_b, v.mT, to_k)
-    return reads, moves, adds
-
-
 class UnitLowerInverse(torch.autograd.Function):
-    """(I - A)^-1 for strictly lower triangular A [M,Q,Q], Q a power of two, by blocks of 1, 2, 4, …"""
+    """(I - A)^-1 for strictly lower triangular A [M,Q,Q], by blocks of 1, 2, 4, …: a block-triangular solve."""
 
     @staticmethod
     def forward(ctx: Any, lower: Tensor) -> Tensor:
@@ -68,14 +59,15 @@ class UnitLowerInverse(torch.autograd.Function):
         at = torch.arange(size, device=lower.device)
         inverse, block = torch.eye(size, dtype=lower.dtype, device=lower.device).expand_as(lower), 1
         while block < size:
-            joined = (at[:, None] // block % 2 == 1) & (at[:, None] // block == at // block + 1)
-            between = lower.masked_fill(~joined, 0)
-            inverse = inverse + (between if block == 1 else inverse @ between @ inverse)
+            row, column = at[:, None] // block, at // block
+            between = lower * ((row % 2 == 1) & (row == column + 1))
+            inverse = inverse + between if block == 1 else torch.baddbmm(inverse, inverse @ between, inverse)
             block *= 2
         ctx.save_for_backward(inverse)
         return inverse
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """From d inverse = inverse dA inverse."""
         (inverse,) = ctx.saved_tensors
@@ -83,29 +75,48 @@ class UnitLowerInverse(torch.autograd.Function):
 
 
 class Scan(torch.autograd.Function):
-    """s_(n+1) = s_n moves_n + adds_n over the chunks of each sequence; gives every s_n and the last ones."""
+    """The chunks one after the other: p = seen s^T + known, s_next = s decay + p^T b + v^T k."""
 
     @staticmethod
-    def forward(ctx: Any, moves: Tensor, adds: Tensor, start: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
-        """moves [N,G,K,K], adds [N,G,V,K], start [n,G,V,K] -> [N,G,V,K], [n,G,V,K]."""
-        before, ends, n = torch.empty_like(adds), start.clone(), 0
-        for state, count in zip(ends, counts, strict=True):
-            for m in range(n, n + count):
-                before[m].copy_(state)
-                torch.baddbmm(adds[m], before[m], moves[m], out=state)
-            n += count
-        ctx.save_for_backward(moves, before)
+    def forward(
+        ctx: Any,
+        seen: Tensor,
+        known: Tensor,
+        b: Tensor,
+        k: Tensor,
+        v: Tensor,
+        decay: Tensor,
+        start: Tensor,
+        counts: list[int],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[N,G,Q,K or V], decay [N,G,1,K], start [n,G,V,K] -> p [N,G,Q,V], the state before each chunk, the last ones."""
+        before = known.new_empty(*decay.shape[:2], *start.shape[2:])  # [N,G,V,K]
+        p, ends, first = torch.empty_like(known), torch.empty_like(start), 0
+        for begin, end, count in zip(start, ends, counts, strict=True):
+            states = [*before[first : first + count], end]
+            states[0].copy_(begin)
+            for n, (s, after) in enumerate(zip(states, states[1:], strict=False), first):
+                torch.baddbmm(known[n], seen[n], s.mT, out=p[n])
+                torch.mul(s, decay[n], out=after).baddbmm_(p[n].mT, b[n]).baddbmm_(v[n].mT, k[n])
+            first += count
+        ctx.save_for_backward(seen, b, k, v, decay, p, before)
         ctx.counts = counts
-        return before, ends
+        return p, before, ends
 
     @staticmethod
-    def backward(ctx: Any, d_before: Tensor, d_ends: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """The same scan from the end: ds_n = d_before_n + ds_(n+1) moves_n^T."""
-        moves, before = ctx.saved_tensors
-        d_adds, d_start, n = torch.empty_like(before), d_ends.clone(), before.shape[0]
-        for state, count in zip(reversed(d_start.unbind()), reversed(ctx.counts), strict=True):
-            for m in range(n - 1, n - count - 1, -1):
-                d_adds[m].copy_(state)
-                torch.baddbmm(d_before[m], d_adds[m], moves[m].mT, out=state)
-            n -= count
-        return before.mT @ d_adds, d_adds, d_start, None
+    @once_differentiable
+    def backward(ctx: Any, d_p: Tensor, d_before: Tensor, d_ends: Tensor) -> tuple[Tensor | None, ...]:
+        """The same walk from the end; `after` is the gradient in the state after each chunk."""
+        seen, b, k, v, decay, p, before = ctx.saved_tensors
+        d_known, after = torch.empty_like(p), torch.empty_like(before)
+        d_start, first = torch.empty_like(d_ends), 0
+        for begin, end, count in zip(d_start, d_ends, ctx.counts, strict=True):
+            states = [begin, *after[first : first + count]]
+            states[-1].copy_(end)
+            for i in range(count - 1, -1, -1):
+                n, d_next = first + i, states[i + 1]
+                torch.baddbmm(d_p[n], b[n], d_next.mT, out=d_known[n])
+                torch.addcmul(d_before[n], d_next, decay[n], out=states[i]).baddbmm_(d_known[n].mT, seen[n])
+            first += count
+        d_decay = (before * after).sum(2, keepdim=True)
+        return d_known @ before, d_known, p @ after, v @ after, k @ after.mT, d_decay, d_start, None
