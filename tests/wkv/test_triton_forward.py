@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from wkv import wkv6, wkv7
 from wkv.wkv6.naive import wkv6_naive
 from wkv.wkv6.triton_forward import wkv6_triton
 from wkv.wkv7.naive import wkv7_naive
@@ -16,6 +17,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS against float64 on the same rounded inputs; the interpreter truncates where a GPU rounds: twice the error
 OUTPUT = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 STATE = 1e-5
+# between two compilations of one kernel, which may fuse their products and sums differently
+SAME = 1e-6
 OPERATORS = {"wkv7": (wkv7_triton, wkv7_naive), "wkv6": (wkv6_triton, wkv6_naive)}
 
 both_operators = pytest.mark.parametrize("name", OPERATORS)
@@ -115,21 +118,20 @@ def test_inputs_of_any_strides_give_the_same_bits_and_are_not_written_to(name):
 
 
 @both_operators
-@pytest.mark.parametrize("form", [torch.int32, list])
-def test_packed_sequences_equal_separate_ones(name, form):
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_packed_sequences_equal_separate_ones(name, dtype):
     cu = [0, 3, 3, 4, 11]
     *inputs, s0 = draw(name, T=11, H=2, K=16, V=5, starts=4)
-    y, s, chunks = OPERATORS[name][0](
-        *inputs, s0, cu_seqlens=cu if form is list else torch.tensor(cu, dtype=form, device=DEVICE), chunk_states=2
-    )
+    packed = torch.tensor(cu, dtype=dtype, device=DEVICE)
+    y, s, chunks = OPERATORS[name][0](*inputs, s0, cu_seqlens=packed, chunk_states=2)
     kept = []
     for n, (begin, end) in enumerate(pairwise(cu)):
         one = [x[:, begin:end] if x.dim() == 4 else x for x in inputs]
         want_y, want_s, want_chunks = OPERATORS[name][0](*one, s0[n : n + 1], chunk_states=2)
-        assert torch.equal(y[:, begin:end], want_y)
-        assert torch.equal(s[n : n + 1], want_s)
+        assert error(y[:, begin:end], want_y.double()) <= SAME
+        assert error(s[n : n + 1], want_s.double()) <= SAME
         kept.append(want_chunks)
-    assert torch.equal(chunks, torch.cat(kept, dim=1))
+    assert error(chunks, torch.cat(kept, dim=1).double()) <= SAME
 
 
 @both_operators
@@ -140,7 +142,7 @@ def test_chunk_states_are_the_states_before_their_tokens(name, T, every):
     assert chunks.shape == (2, -(-T // every), 1, 24, 16)
     for i, state in enumerate(chunks.unbind(1)):
         before = [x[:, : i * every] if x.dim() == 4 else x for x in inputs]
-        assert torch.equal(state, OPERATORS[name][0](*before, s0)[1])
+        assert torch.equal(state, OPERATORS[name][0](*before, s0, chunk_states=every)[1])
         assert error(state, truth(name, [*before, s0])[1]) <= STATE
 
 
@@ -157,6 +159,18 @@ def test_no_sequence_at_all_gives_empty_results(name):
     y, s, _ = OPERATORS[name][0](*draw(name, B=0, T=3, H=2))
     assert y.shape == (0, 3, 2, 16)
     assert s.shape == (0, 2, 16, 16)
+
+
+@both_operators
+def test_the_operators_use_these_kernels_when_told_to(name):
+    operator = {"wkv7": wkv7, "wkv6": wkv6}[name]
+    *inputs, s0 = draw(name, T=5, starts=2, dtype=torch.bfloat16)
+    options = {"cu_seqlens": [0, 2, 5], "chunk_states": 2}
+    y, s, chunks = operator(*inputs, s0, **options, backend="triton")
+    want_y, want_s, want_chunks = operator(*(x.double() for x in inputs), s0.double(), **options, backend="naive")
+    assert error(y, want_y) <= OUTPUT[torch.bfloat16]
+    assert error(s, want_s) <= STATE
+    assert error(chunks, want_chunks) <= STATE
 
 
 @pytest.mark.gpu

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Value rows of a program, at most. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and Triton
-# then loads it straight in the layout of the state: no shared memory between a load and its use.
+# Value rows of a program, at most. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and
+# Triton then loads it straight in the layout of the state: no shared memory between a load and its use.
 ROWS = 32
 
 
