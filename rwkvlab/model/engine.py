@@ -56,6 +56,7 @@ class Model:
         self.dims = checkpoint.dims
         self.card = ModelCard(name, checkpoint.dims.arch, checkpoint.fingerprint)
         self._version = VERSIONS[checkpoint.dims.arch]
+        self._step = getattr(self._version, "step", None)  # the short way through for one token of one text
         self._weights = self._version.prepare(checkpoint.weights, checkpoint.dims)
         self._backend = None if backend == "auto" else backend
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer, self.dims.vocab)
@@ -144,6 +145,9 @@ class Model:
         if tokens.shape[1] == 0:
             shape = (len(tokens), 0, self.dims.vocab)
             return None if logits is None else torch.zeros(shape, device=self.device)
+        if tokens.shape == (1, 1) and way.tap is None and not torch.is_grad_enabled() and self._step is not None:
+            out = linear(self._step(self._weights, tokens, flow), self._weights.head).float()
+            return None if logits is None else out[:, 0] if logits == "last" else out
         step = tokens.shape[1] if torch.is_grad_enabled() else SEGMENT
         parts = []
         for part in tokens.split(step, dim=1):

@@ -12,6 +12,7 @@ from torch import Tensor
 from wkv import wkv7, wkv7_step
 
 from rwkvlab.model.parts import (
+    GN_EPS,
     Flow,
     NormWeights,
     Way,
@@ -144,6 +145,38 @@ def _time_mix(
     y = head_norm(y, dims.H, *p.ln_x).view(batch, time, -1)
     bonus = (r * k * p.r_k).sum(-1, keepdim=True) * v
     return linear((y + bonus.flatten(2)) * g, p.output), v_first
+
+
+def step(p: Weights, tokens: Tensor, flow: Flow) -> Tensor:
+    """`run` for one token of one text, tokens [1,1], without autograd: on plain vectors, in fewer operations."""
+    H, K = p.dims.H, p.dims.K
+    x = norm(p.emb[tokens.view(())], p.ln0)  # [C]
+    v_first: Tensor | None = None
+    for i, layer in enumerate(p.layers):
+        z = norm(x, layer.ln1)
+        mixed = torch.addcmul(z, flow.att[i] - z, layer.mix.view(6, -1))  # [6,C]
+        z_r, z_w, z_k, z_v, z_a, z_g = mixed.unbind(0)
+        flow.att[i] = z[None]
+        r, k, v = layer.receptance.mv(z_r), layer.key.mv(z_k), layer.value.mv(z_v)
+        w = torch.addmv(layer.w[0], layer.w[2], layer.w[1].mv(z_w).tanh_()).float().sigmoid_().mul_(LOG_DECAY_FLOOR)
+        a = torch.addmv(layer.a[0], layer.a[2], layer.a[1].mv(z_a)).sigmoid_()
+        g = layer.g[1].mv(layer.g[0].mv(z_g).sigmoid_())
+        kk = F.normalize((k * layer.k_k).view(1, H, K), dim=-1)
+        k = k.mul_(torch.addcmul(1 - layer.k_a, a, layer.k_a))
+        if v_first is None or layer.v is None:
+            v_first = v
+        else:
+            v = torch.lerp(v, v_first, torch.addmv(layer.v[0], layer.v[2], layer.v[1].mv(z_v)).sigmoid_())
+        r, w, k, v, a = (x.view(1, H, K) for x in (r, w, k, v, a))
+        y = wkv7_step(r, w, k, v, -kk, kk * a, flow.wkv[i])
+        y = F.group_norm(y.view(1, -1).to(x.dtype), H, *layer.ln_x, GN_EPS).view(1, H, K)
+        y = y.addcmul_((r * k).mul_(layer.r_k).sum(-1, keepdim=True), v).view(-1).mul_(g)
+        x = torch.addmv(x, layer.output, y)
+        z = norm(x, layer.ln2)
+        mixed = torch.lerp(z, flow.ffn[i][0], layer.ffn_mix)
+        flow.ffn[i] = z[None]
+        x = torch.addmv(x, layer.ffn_value, layer.ffn_key.mv(mixed).relu_().square_())
+    return norm(x, p.ln_out)[None, None]
 
 
 def _lora(x: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> Tensor:

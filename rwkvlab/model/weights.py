@@ -59,7 +59,7 @@ def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtyp
             _check_finite(where, key, tensor)
             tensor = tensor.reshape(shape)
             mark.add(key, tensor)
-            weights[key] = tensor.to(device=device, dtype=target)
+            weights[key] = _lay_out(key, tensor.to(device=device, dtype=target))
             del tensor
     return Checkpoint(dims, weights, mark.hex())
 
@@ -141,6 +141,13 @@ def _measure(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dims, di
     elif arch == "x060":
         ranks = {"maa": axes("blocks.0.att.time_maa_w2", 3)[1], "decay": axes("blocks.0.att.time_decay_w1", 2)[1]}
     return Dims(arch, L=layers, H=heads, C=width, K=size, V=size, ffn=ffn, vocab=vocab), ranks
+
+
+def _lay_out(key: str, tensor: Tensor) -> Tensor:
+    """Lay a tall fp32 matrix out by columns on the CPU: the matrix-vector product of decoding is up to 1.5x faster."""
+    if tensor.device.type != "cpu" or tensor.dtype != torch.float32 or tensor.dim() != 2 or key == "emb.weight":
+        return tensor
+    return tensor.t().contiguous().t() if tensor.shape[0] >= tensor.shape[1] else tensor
 
 
 def _dtype(wanted: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
