@@ -14,7 +14,11 @@ Rows = Sequence[tuple[str, Sequence[str]]]
 WORD = re.compile(r"\s+|[^\W\d_]+|\d+|.", re.DOTALL)
 WIDE_SCRIPTS = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")
 COMPARED = 500  # words of a text that are compared with the reference
-WIDTH, CELL = 100, 44  # characters: of a line of plain text, of one column
+WIDTH, LABEL, CELL = (
+    100,
+    32,
+    (8, 44),
+)  # columns of a terminal: a line of plain text, its label, least and most of a cell
 STYLE = (
     "<style scoped>.rwkvlab-grid{border-collapse:collapse;text-align:left}"
     ".rwkvlab-grid th,.rwkvlab-grid td{border:1px solid var(--jp-border-color2,#bbb);padding:4px 8px;"
@@ -46,8 +50,9 @@ def text_grid(columns: Sequence[str], rows: Rows) -> str:
     """Return the same grid as plain text; wide (CJK) characters count two, long texts are cut, ends of lines are ⏎."""
     table = [["", *columns], *([label, *texts] for label, texts in rows)]
     cells = [[_plain(text) for text in row] for row in table]
-    share = max(8, min(CELL, WIDTH // max(1, len(cells[0])) - 2)) if len(cells[0]) > 3 else CELL
-    cells = [[_cut(text, share) for text in row] for row in cells]
+    first = min(LABEL, max(text_width(row[0]) for row in cells))
+    share = max(CELL[0], min(CELL[1], (WIDTH - first) // max(1, len(columns)) - 2))
+    cells = [[_cut(row[0], first), *(_cut(text, share) for text in row[1:])] for row in cells]
     widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(pad(text, width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

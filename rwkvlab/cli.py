@@ -1,0 +1,209 @@
+"""The command line: rwkvlab demo, ask and lab; an error is one line, Ctrl-C is quiet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rwkvlab as lab
+from rwkvlab.errors import PathError, SaveError, show
+from rwkvlab.measure.controls import CONTROLS, accuracies, controlled, lifts
+from rwkvlab.measure.grid import text_grid
+from rwkvlab.tasks.builtin import micro_tasks
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+QUERIES = 100  # of the demo: held out from training and tuning, the same for every task
+LIFT = 0.05  # what no control may add to the zero state's accuracy
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for a mistake that the message names, 1 otherwise, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = None
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            arguments, rest = parser().parse_known_args(argv)
+            if rest and arguments.run is not lab_command:
+                parser().error(f"unknown arguments: {' '.join(map(show, rest))}")
+            code = arguments.run(arguments, rest)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _report(error, bool(arguments and arguments.traceback))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where an error came from")
+    top = argparse.ArgumentParser("rwkvlab", description="Mount, see and compare initial states of RWKV models.")
+    top.add_argument("--version", action="version", version=f"rwkvlab {version('rwkvlab')}")
+    top.set_defaults(run=help_command, traceback=False)
+    commands = top.add_subparsers(title="commands", metavar="")
+
+    one = commands.add_parser("demo", parents=[common], help="the same prompts from different initial states")
+    one.add_argument("--out", default="rwkvlab-demo", help="folder for the figure and the answers (%(default)s)")
+    one.set_defaults(run=demo_command)
+
+    one = commands.add_parser("ask", parents=[common], help="ask your own model, from your own states")
+    one.add_argument("question", help="one question, in quotes")
+    one.add_argument("--model", "-m", required=True, help="a .pth or .safetensors checkpoint, or owner/repo/file")
+    one.add_argument("--state", "-s", action="append", default=[], help="a state file; may be given several times")
+    one.add_argument("--zero", action="store_true", help="answer from the zero state too, first")
+    one.add_argument("--orientation", choices=("VK", "KV"), help="how state files store a head (seen from the file)")
+    one.add_argument("--template", default="auto", help="world, g1, g1-fast, raw; auto: what a state names, else world")
+    one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
+    one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
+    one.add_argument("--dtype", default="auto", help="fp32, bf16 or fp16 (%(default)s: the file's)")
+    one.add_argument("--max-tokens", type=int, default=200, help="length of the answer (%(default)s)")
+    one.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (%(default)s)")
+    one.add_argument("--top-p", type=float, default=0.2, help="(%(default)s)")
+    one.add_argument("--top-k", type=int, default=0, help="(%(default)s: off)")
+    one.add_argument("--presence", type=float, default=0.3, help="presence penalty (%(default)s)")
+    one.add_argument("--frequency", type=float, default=0.3, help="frequency penalty (%(default)s)")
+    one.add_argument("--seed", type=int, default=0, help="the same for every state (%(default)s)")
+    one.set_defaults(run=ask_command)
+
+    one = commands.add_parser("lab", parents=[common], help="open JupyterLab; other options are passed on to it")
+    one.add_argument("folder", nargs="?", help="what to open (the notebooks of a checkout, else this folder)")
+    one.set_defaults(run=lab_command)
+    return top
+
+
+def help_command(*_: Any) -> int:
+    """Show the commands."""
+    parser().print_help()
+    return 0
+
+
+def demo_command(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Run the demo on one thread: a model this small loses more by sharing its work than it gains."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return demo(arguments)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Ask the bundled model the same from zero, from its states and from controls; print tables, save a figure."""
+    from rwkvlab.plots import plot_outcomes
+
+    begun, out = time.perf_counter(), Path(arguments.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PathError(f"--out {show(out)}: cannot make this folder ({error.strerror}); name another") from error
+    model, shelf = lab.bundled()
+    tasks = [task for task in micro_tasks(QUERIES) if task.name in shelf]
+    states = {task.name: shelf[task.name] for task in tasks}
+    print(f"One frozen model, {model.dims}, that learned {len(tasks)} functions of a short string.")
+    print("Nothing in a prompt, `query>`, tells which one is wanted; from row to row only the initial state differs.\n")
+    rows = controlled(model, states, tasks)
+    grid = accuracies(rows)
+    cells = [[f"{value:.2f}" for value in line] for line in grid.to_numpy()]
+    print(f"Share of whole answers right, greedy, {QUERIES} queries kept out of all training (last rows: controls):\n")
+    print(text_grid([f"{name}" for name in grid.columns], list(zip(map(str, grid.index), cells, strict=True))), "\n")
+    lift = lifts(rows)
+    own, best = lift[lift["state"] == lift["task"]]["lift"], lift[lift["state"].isin(CONTROLS)].iloc[0]
+    rule = "holds" if best["lift"] <= LIFT else "DOES NOT HOLD"
+    print(f"A task's own state lifts its accuracy above that of zero by {own.min():.2f} to {own.max():.2f}.")
+    print(
+        f"The best control is `{best['state']}`, {best['lift']:+.2f} on {best['task']}: at most {LIFT:+.2f} {rule}.\n"
+    )
+    print("Some of the prompts, answered from each start:\n")
+    some = list(tasks[0].prompts[:4])
+    print(lab.compare(model, some, states, template="raw", temperature=0.0, presence=0.0, frequency=0.0, max_tokens=9))
+    try:
+        plot_outcomes(states[tasks[0].name], rows).savefig(out / "demo.png", dpi=130)
+        rows.to_csv(out / "answers.csv", index=False)
+    except OSError as error:
+        raise SaveError(f"--out {show(out)}: cannot write there ({error.strerror}); name another") from error
+    print(f"\nFigure: {out / 'demo.png'}, all answers: {out / 'answers.csv'} ({time.perf_counter() - begun:.0f} s).")
+    print("Go on in a notebook: `make lab` or `rwkvlab lab`, and open 01_does_the_start_matter.ipynb.")
+    return 0
+
+
+def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Answer a question from each state in turn, as it is written; everything else is the same for all."""
+    model = lab.load_model(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
+    )
+    states: list[Any] = [lab.load_state(path, model, orientation=arguments.orientation) for path in arguments.state]
+    if arguments.zero or not states:
+        states.insert(0, None)
+    template = arguments.template
+    if template == "auto":
+        template = next((state.card.template for state in states if state and state.card.template), "world")
+    names = ("max_tokens", "temperature", "top_p", "top_k", "presence", "frequency", "seed")
+    sampling = {name: getattr(arguments, name) for name in names}
+    for state in states:
+        if len(states) > 1:
+            print(f"--- {printable('zero' if state is None else state.card.name or 'state')}", flush=True)
+        answer = model.chat(arguments.question, state, template=template, on_text=_write, **sampling)
+        print(flush=True)
+        if answer.finish == "interrupted":
+            return INTERRUPTED
+    print(f"template {template}, " + ", ".join(f"{name} {value}" for name, value in sampling.items()), file=sys.stderr)
+    return 0
+
+
+def lab_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Become JupyterLab, in the notebooks of a checkout where there are some."""
+    notebooks = Path(__file__).resolve().parents[1] / "notebooks"
+    folder = Path(arguments.folder or (notebooks if notebooks.is_dir() else "."))
+    if not folder.exists():
+        raise PathError(f"{show(folder)}: no such folder or notebook; give one that exists")
+    # JupyterLab refuses to start as root, as which containers run
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *root, *rest])
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything that could act on a terminal made visible; line ends, tabs and emoji stay."""
+    acting, kept = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\n\t\u200c\u200d"
+    return "".join(show(c)[1:-1] if unicodedata.category(c) in acting and c not in kept else c for c in text)
+
+
+def _write(text: str) -> None:
+    print(printable(text), end="", flush=True)
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"rwkvlab: note: {show(message, 400)[1:-1]}", file=sys.stderr)
+
+
+def _report(error: Exception, trace: bool) -> int:
+    """Say an error in one line on stderr; returns the exit code."""
+    if trace:
+        traceback.print_exception(error)
+    ours = isinstance(error, lab.RwkvLabError)
+    text = show(error, 1000)[1:-1] or type(error).__name__
+    hint = "" if ours else f" ({type(error).__name__}, not foreseen: run it again with --traceback)"
+    print(f"rwkvlab: error: {text}{hint}", file=sys.stderr)
+    return 2 if ours else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
