@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+# Floats of one input in a slab of chunks: 1 MB.
+SLAB = 1 << 18
 # A kernel without packing: (*inputs over time, s0) -> (y, s).
 Kernel = Callable[..., tuple[Tensor, Tensor]]
 
@@ -84,6 +86,24 @@ class Chunks:
         x = x.unflatten(1, (count, self.size)).permute(1, 0, 3, 2, 4)  # [N,B,H,Q,X]
         return x.flatten(1, 2)
 
+    def slabs(self, width: int) -> list[list[tuple[int, int]]]:
+        """Runs of chunks that are worked on at once, so that temporaries stay near the cache: (sequence, chunks) pairs.
+
+        `width`: floats a token, all heads together.
+        """
+        room = max(1, SLAB // max(1, width * self.size))
+        slabs: list[list[tuple[int, int]]] = []
+        free = 0
+        for sequence, count in enumerate(self.counts):
+            while count:
+                if not free:
+                    slabs.append([])
+                    free = room
+                take = min(free, count)
+                slabs[-1].append((sequence, take))
+                free, count = free - take, count - take
+        return slabs
+
     def join(self, y: Tensor) -> Tensor:
         """[N,G,Q,X] -> [B,T,H,X]."""
         y = y.unflatten(1, (self.batch, y.shape[1] // max(self.batch, 1))).permute(1, 0, 3, 2, 4).flatten(1, 2)
@@ -95,3 +115,32 @@ class Chunks:
         """Of the states before each chunk [N,G,V,K], those to keep [B,len(keep),H,V,K]."""
         kept = before[torch.tensor(self.keep, dtype=torch.long, device=before.device)]
         return kept.unflatten(1, (self.batch, kept.shape[1] // max(self.batch, 1))).transpose(0, 1)
+
+
+# (start [n,G,V,K], chunks of each sequence, *inputs [M,Q,X]) -> (y [M,Q,V], states before [N,G,V,K], ends [n,G,V,K]).
+Slab = Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
+def run_slabs(
+    slab: Slab, chunks: Chunks, inputs: list[Tensor], s0: Tensor, every: int | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Walk over the slabs, carrying the state of each sequence; `inputs` [B,T,H,X] -> (y, s, kept states)."""
+    dtype = s0.dtype
+    cut = [chunks.cut(x, dtype) for x in inputs]  # [N,G,Q,X]
+    heads = cut[0].shape[1]
+    states = list(s0.reshape(len(chunks.counts), -1, *s0.shape[2:]))  # [G,V,K] each
+    slabs = chunks.slabs(heads * cut[0].shape[3])
+    lengths = [sum(count for _, count in parts) for parts in slabs]
+    ys, befores = [], []
+    for parts, *xs in zip(slabs, *(x.split(lengths) for x in cut), strict=True):
+        start = torch.stack([states[i] for i, _ in parts])
+        y, before, ends = slab(start, [count for _, count in parts], *(x.flatten(0, 1) for x in xs))
+        ys.append(y.unflatten(0, (-1, heads)))
+        if every:
+            befores.append(before)
+        for (i, _), end in zip(parts, ends, strict=True):
+            states[i] = end
+    ends = torch.stack(states).reshape(s0.shape)
+    y = torch.cat(ys) if ys else s0.new_zeros(0, heads, chunks.size, s0.shape[2])
+    kept = torch.cat(befores) if befores else s0.new_zeros(0, heads, *s0.shape[2:])
+    return chunks.join(y), ends, chunks.kept(kept) if every else None

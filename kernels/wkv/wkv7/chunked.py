@@ -1,5 +1,6 @@
 """WKV-7 in chunks, plain PyTorch: the backend for CPU, for autograd, and for any device without Triton."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from wkv.checks import compute_dtype
 from wkv.decay import weigh
-from wkv.pieces import Chunks
+from wkv.pieces import Chunks, run_slabs
 
 CHUNK = 16
 
@@ -27,26 +28,27 @@ def wkv7_chunked(
     """Shapes, names and the formula are those of `wkv.wkv7`; any w <= 0, differentiable (once) in all inputs.
 
     `lengths`: those of the sequences packed along T. `every`: also return the state before every so many tokens.
-    With p_t = s_(t-1) a_t a chunk that begins at the state s reads P = s_a + A_ab P + A_ak v, where s_a is s read by the
-    decayed a, and A_ab couples each a to the b before it. Solved for all chunks at once: P = seen s^T + known.
+    With p_t = s_(t-1) a_t, a chunk that begins at the state s has P = A s^T + A_b P + A_k v: row t of A is a_t decayed,
+    A_b and A_k couple it to each b and k before it. Solved for all chunks at once: P = seen s^T + known.
     """
     chunks = Chunks.plan(r, CHUNK, lengths, every)
-    dtype = compute_dtype(r, w, k, v, a, b, s0)
-    r, w, k, v, a, b = (chunks.cut(x, dtype) for x in (r, w, k, v, a, b))  # [N,G,Q,K]
-    count, heads, size = v.shape[:3]
-    r, w, k, v, a, b = (x.flatten(0, 1) for x in (r, w, k, v, a, b))  # [M=N*G,Q,K]
+    return run_slabs(_slab, chunks, [r, w, k, v, a, b], s0.to(compute_dtype(r, w, k, v, a, b, s0)), every)
+
+
+def _slab(
+    start: Tensor, counts: list[int], r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    size = r.shape[1]
     weighed = weigh(w, [a], [r], [b, k])
     of_a, of_r = weighed.pairs[:, :size], weighed.pairs[:, size:]  # [M,Q,2Q]: pairs with b, then with k
     solve = UnitLowerInverse.apply(of_a[..., :size])  # [M,Q,Q]
     seen = solve @ weighed.queries[:, :size]  # [M,Q,K]
     known = solve @ (of_a[..., size:] @ v)  # [M,Q,V]
     maps = (seen, known, weighed.keys[:, :size], weighed.keys[:, size:], v, weighed.decay)
-    start = s0.reshape(len(chunks.counts), -1, *s0.shape[2:]).to(dtype)  # [n,G,V,K]
-    p, before, ends = Scan.apply(*(x.unflatten(0, (count, heads)) for x in maps), start, chunks.counts)
+    p, before, ends = Scan.apply(*(x.unflatten(0, (sum(counts), -1)) for x in maps), start, counts)
     inside = of_r @ torch.cat([p.flatten(0, 1), v], dim=1)  # [M,Q,V]
     y = torch.baddbmm(inside, weighed.queries[:, size:], before.flatten(0, 1).mT)
-    kept = chunks.kept(before) if every else None
-    return chunks.join(y.unflatten(0, (count, heads))), ends.reshape(s0.shape), kept
+    return y, before, ends
 
 
 class UnitLowerInverse(torch.autograd.Function):
@@ -89,13 +91,13 @@ class Scan(torch.autograd.Function):
         start: Tensor,
         counts: list[int],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """[N,G,Q,K or V], decay [N,G,1,K], start [n,G,V,K] -> p [N,G,Q,V], the state before each chunk, the last ones."""
+        """[N,G,Q,K or V], decay [N,G,1,K], start [n,G,V,K] -> p [N,G,Q,V], the states before, the last ones."""
         before = known.new_empty(*decay.shape[:2], *start.shape[2:])  # [N,G,V,K]
         p, ends, first = torch.empty_like(known), torch.empty_like(start), 0
         for begin, end, count in zip(start, ends, counts, strict=True):
             states = [*before[first : first + count], end]
             states[0].copy_(begin)
-            for n, (s, after) in enumerate(zip(states, states[1:], strict=False), first):
+            for n, (s, after) in enumerate(pairwise(states), first):
                 torch.baddbmm(known[n], seen[n], s.mT, out=p[n])
                 torch.mul(s, decay[n], out=after).baddbmm_(p[n].mT, b[n]).baddbmm_(v[n].mT, k[n])
             first += count
