@@ -13,7 +13,7 @@ from torch import Tensor
 from rwkvlab.errors import ArgError, FormatError, SchemaError, UnsafeFileError, show
 from rwkvlab.tensorfile import pth, safetensors
 from rwkvlab.tensorfile.entry import Entry
-from rwkvlab.tensorfile.source import Source, refuse_kind
+from rwkvlab.tensorfile.source import Source, known_kind, refuse_kind
 
 
 class TensorFile:
@@ -49,7 +49,7 @@ class TensorFile:
             return "pth"
         if _is_pickle(head):
             raise _refuse_pickle(source, head)
-        if len(head) < 10:
+        if len(head) < 10 and not known_kind(head):
             raise safetensors.too_short(source)
         raise safetensors.bad_length(source, head) if head[8:9] == b"{" else refuse_kind(source, head)
 

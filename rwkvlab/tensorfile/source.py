@@ -136,7 +136,8 @@ def _why(error: OSError | ValueError, path: Path) -> str:
 
 def refuse_kind(source: Source, head: bytes) -> FormatError:
     """Return the error for a file that is neither .pth nor safetensors, naming what it is and what to do."""
-    kind, remedy = _kind_of(head)
+    fallback = f"no tensor file (it begins with {head[:8].hex(' ')})", "give a .pth, .st, .state or .safetensors file"
+    kind, remedy = known_kind(head) or fallback
     suffix = source.path.suffix
     claims = f", in spite of its name ending in {show(suffix)}" if suffix else ""
     return FormatError(f"{source.name}: is {kind}{claims}; {remedy}")
@@ -156,7 +157,8 @@ _MAGICS: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def _kind_of(head: bytes) -> tuple[str, str]:
+def known_kind(head: bytes) -> tuple[str, str] | None:
+    """Return what a file is by its first bytes, and what to do with it; None if that is not known."""
     for magic, kind, remedy in _MAGICS:
         if head.startswith(magic):
             return kind, remedy
@@ -170,10 +172,10 @@ def _kind_of(head: bytes) -> tuple[str, str]:
     if start.startswith((b"{", b"[")):
         return "a JSON text", "give the file that holds the tensors"
     # CBOR: a map (or tagged map) whose first key is a text
-    if head[:3] == b"\xd9\xd9\xf7" or (0xA1 <= head[0] <= 0xBF and 0x60 <= head[1] <= 0x7B):
+    if head[:3] == b"\xd9\xd9\xf7" or (0xA1 <= head[0] <= 0xBF and b"\x60" <= head[1:2] <= b"\x7b"):
         return "a CBOR file such as web-rwkv's .prefab model", "use the .pth or .st file it was made from"
     if head[257:262] == b"ustar":
         return "a tar archive", "unpack it; files of torch before 1.6: re-save with torch >= 1.6"
     if not head.strip(b"\0"):
         return "filled with zeros", "download or copy it again"
-    return f"no tensor file (it begins with {head[:8].hex(' ')})", "give a .pth, .st, .state or .safetensors file"
+    return None

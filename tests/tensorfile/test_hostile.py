@@ -164,6 +164,8 @@ HOSTILE = {
     "garbage.pth": (archive(b"\x80\x02\xff\xff."), FormatError, "0xff"),
     "empty_stack.pth": (archive(b"\x80\x02."), FormatError, "left over"),
     "html.pth": (b"<!DOCTYPE html><html><body>404</body></html>", FormatError, "HTML page"),
+    "tiny_html.pth": (b"<html>", FormatError, "HTML page"),
+    "a_byte.pth": (b"\xa1", TruncatedError, "has 1 bytes"),
     "lfs.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", FormatError, "git lfs pull"),
     "model.gguf": (b"GGUF\x03\0\0\0" + bytes(50), FormatError, "GGUF"),
     "model.pth.gz": (b"\x1f\x8b\x08\0" + bytes(50), FormatError, "gunzip"),
