@@ -31,8 +31,8 @@ class Shelf(Mapping[str, State]):
     def __init__(self, folder: str | os.PathLike[str], model: HasDims | None = None) -> None:
         """List the .pth, .state, .st and .safetensors files of a folder, not of folders in it.
 
-        Only headers are read here; with a model, what does not fit it is unreadable. Files never raise; raises PathError
-        if there is no such folder.
+        Only headers are read here; with a model, what does not fit it is unreadable. Raises PathError if there is
+        no such folder, and nothing for a file in it.
         """
         path = as_path(folder)
         try:
