@@ -285,6 +285,27 @@ def test_an_interrupt_inside_a_step_leaves_a_whole_state(states):
     assert all(torch.equal(x, y) for x, y in zip(bits(states[0]), old, strict=True))
 
 
+@pytest.mark.parametrize(("times", "finished"), [(1, True), (2, False)])
+def test_the_first_interrupt_waits_for_the_step_and_the_second_does_not(times, finished):
+    class Pressed(Model):
+        steps: tuple[bool, ...] = ()
+
+        def run(self, tokens, flow, logits="last", way=None):
+            self.steps = (*self.steps, False)
+            if len(self.steps) == 4:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+            out = super().run(tokens, flow, logits, way)
+            self.steps = (*self.steps[:-1], True)
+            return out
+
+    pressed = build(Pressed)
+    out = generate(pressed, "abc", max_tokens=30, seed=2, **FREE)
+    assert pressed.steps[3] is finished
+    assert (out.finish, len(out.tokens)) == ("interrupted", 3)
+    assert same_state(out.state, pressed.read([*ids("abc"), *out.tokens]), 1e-4)
+
+
 def test_stopped_before_the_first_token_the_state_is_the_start(model, states):
     cancel = threading.Event()
     cancel.set()

@@ -124,6 +124,13 @@ def test_draws_follow_the_probabilities():
     np.testing.assert_allclose(counts / 4000, p[0], atol=0.03)
 
 
+@pytest.mark.parametrize(("uniform", "token"), [(0.0, 1), (0.5, 3), (math.nextafter(1.0, 0.0), 4), (1.0, 4)])
+def test_the_ends_of_the_range_never_draw_an_impossible_token(uniform, token, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, uniform, dtype=torch.float64))
+    p = torch.tensor([[0.0, 0.5, 0.0, 0.2, 0.3, 0.0]], dtype=torch.float64)
+    assert draw(torch.arange(6)[None], p, [torch.Generator()]) == [token]
+
+
 def test_a_row_draws_the_same_whatever_stands_beside_it():
     ids, p = candidates(some_logits(4), settings(top_p=0.99))
     alone = [draw(ids[i : i + 1], p[i : i + 1], [torch.Generator().manual_seed(i)])[0] for i in range(4)]
