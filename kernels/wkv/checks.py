@@ -16,7 +16,7 @@ def check_tensor(name: str, x: Tensor, axes: str, want: tuple[int | None, ...], 
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a torch tensor {axes}, got {type(x).__name__}")
     if x.dtype not in FLOATS:
-        raise TypeError(f"{name}: expected float32, float64, bfloat16 or float16, got {x.dtype}; convert it first")
+        raise TypeError(f"{name}: expected float32, float64, bfloat16 or float16, got {x.dtype}; convert it")
     if x.dim() != len(want) or any(n is not None and n != m for n, m in zip(want, x.shape, strict=True)):
         known = ", ".join(
             a if n is None else f"{a}={n}" for a, n in zip(axes.strip("[]").split(","), want, strict=True)
@@ -43,11 +43,13 @@ def compute_dtype(*inputs: Tensor) -> torch.dtype:
     return torch.float64 if any(x.dtype is torch.float64 for x in inputs) else torch.float32
 
 
-def start_state(s0: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def start_state(
+    s0: Tensor | None, shape: tuple[int, ...], packed: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """`s0` in the recurrence's dtype, zeros for None; it may be the caller's own tensor, which no backend writes to."""
     if s0 is None:
         return torch.zeros(shape, dtype=dtype, device=device)
-    check_tensor("s0", s0, "[B,H,V,K]", shape, device)
+    check_tensor("s0", s0, "[n,H,V,K]" if packed else "[B,H,V,K]", shape, device)
     if s0.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"s0: expected float32 (or float64), got {s0.dtype}; pass s0.float()")
     return s0.to(dtype)
@@ -93,6 +95,8 @@ def choose_backend(backend: str | None, device: torch.device, dtype: torch.dtype
         raise ValueError('backend: expected "chunked" or "naive" for inputs that require grad, got "triton"')
     if backend == "triton" and dtype is torch.float64:
         raise TypeError('backend: expected "chunked" or "naive" for float64 inputs, got "triton"')
+    if backend == "triton" and device.type != "cuda" and not _interpreted():
+        raise ValueError(f'backend: expected "chunked" or "naive" for tensors on {device.type}, got "triton"')
     return backend
 
 
@@ -105,6 +109,13 @@ def grad_needed(*inputs: Tensor) -> bool:
 def triton_is_there() -> bool:
     """Whether the triton package is installed (it is not on macOS)."""
     return find_spec("triton") is not None
+
+
+def _interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels: then they take tensors on the CPU."""
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
 
 
 def packed_on(cu_seqlens: Tensor | Sequence[int] | None, device: torch.device) -> Tensor | None:

@@ -54,9 +54,9 @@ def wkv7(
     batch, tokens, heads, rows, channels = check_inputs({"r": r, "w": w, "k": k, "a": a, "b": b}, v)
     lengths = sequence_lengths(cu_seqlens, batch, tokens)
     check_chunk_states(chunk_states)
-    states = batch if lengths is None else len(lengths)
-    dtype = compute_dtype(r, w, k, v, a, b, *(() if s0 is None else (s0,)))
-    s0 = start_state(s0, (states, heads, rows, channels), dtype, r.device)
+    starts = batch if lengths is None else len(lengths)
+    dtype = compute_dtype(r, w, k, v, a, b, *([s0] if isinstance(s0, Tensor) else []))
+    s0 = start_state(s0, (starts, heads, rows, channels), lengths is not None, dtype, r.device)
     chosen = choose_backend(backend, r.device, dtype, grad_needed(r, w, k, v, a, b, s0))
     if chosen == "triton":
         from wkv.wkv7.triton_forward import wkv7_triton
