@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -10,3 +11,28 @@ if not torch.cuda.is_available():
 # the workers of `make test` share the cores: one thread each, since two threads on a busy core wait for one another
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+from rwkvlab.model.engine import load_model
+from rwkvlab.model.random_weights import random_weights
+from rwkvlab.shapes import Dims
+from rwkvlab.states.state import State
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A random RWKV-7 of two layers that reads bytes: fast, and never right but by chance."""
+    dims = Dims("x070", L=2, H=2, C=32, K=16, V=16, ffn=64, vocab=257)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pth"
+    torch.save(random_weights(dims, {"w": 4, "a": 4, "v": 4, "g": 4}), path)
+    return load_model(path, tokenizer="bytes")
+
+
+@pytest.fixture
+def random_state(tiny):
+    """random_state(name, seed=0) -> a State for `tiny`, not symmetric, without token-shifts."""
+
+    def make(name="", seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return State(torch.randn(2, 2, 16, 16, generator=generator), like=tiny).named(name)
+
+    return make

@@ -40,11 +40,12 @@ def sweep(
     blends = {f"{at}": how(start, end, t) for at, t in enumerate(steps)}
     rows = Experiment(model, blends, tasks).run()
     rows["t"] = [steps[int(name)] for name in rows["state"]]
-    grouped = rows.groupby([rows["state"].astype(int), "task"], sort=False)
-    table = grouped.agg(
+    rows["step"] = rows["state"].astype(int)
+    table = rows.groupby(["step", "task"], sort=False, as_index=False).agg(
         t=("t", "first"), examples=("right", "size"), accuracy=("right", "mean"), logprob=("logprob", "mean")
     )
-    return table.reset_index("task").reset_index(drop=True)[["t", "task", "examples", "accuracy", "logprob"]]
+    ordered = table.sort_values("step", kind="stable", ignore_index=True)
+    return ordered[["t", "task", "examples", "accuracy", "logprob"]]
 
 
 def _number(t: object) -> float:

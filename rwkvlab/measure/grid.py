@@ -14,11 +14,7 @@ Rows = Sequence[tuple[str, Sequence[str]]]
 WORD = re.compile(r"\s+|[^\W\d_]+|\d+|.", re.DOTALL)
 WIDE_SCRIPTS = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")
 COMPARED = 500  # words of a text that are compared with the reference
-WIDTH, LABEL, CELL = (
-    100,
-    32,
-    (8, 44),
-)  # columns of a terminal: a line of plain text, its label, least and most of a cell
+WIDTH, LABEL, CELL = 100, 32, (8, 44)  # columns of a terminal: of a line, of its label, least and most of a cell
 STYLE = (
     "<style scoped>.rwkvlab-grid{border-collapse:collapse;text-align:left}"
     ".rwkvlab-grid th,.rwkvlab-grid td{border:1px solid var(--jp-border-color2,#bbb);padding:4px 8px;"
