@@ -12,7 +12,6 @@ from torch import Tensor
 from wkv import wkv7, wkv7_step
 
 from rwkvlab.model.parts import (
-    GN_EPS,
     Flow,
     NormWeights,
     Way,
@@ -169,7 +168,7 @@ def step(p: Weights, tokens: Tensor, flow: Flow) -> Tensor:
             v = torch.lerp(v, v_first, torch.addmv(layer.v[0], layer.v[2], layer.v[1].mv(z_v)).sigmoid_())
         r, w, k, v, a = (x.view(1, H, K) for x in (r, w, k, v, a))
         y = wkv7_step(r, w, k, v, -kk, kk * a, flow.wkv[i])
-        y = F.group_norm(y.view(1, -1).to(x.dtype), H, *layer.ln_x, GN_EPS).view(1, H, K)
+        y = head_norm(y[None], H, *layer.ln_x).view(1, H, K)
         y = y.addcmul_((r * k).mul_(layer.r_k).sum(-1, keepdim=True), v).view(-1).mul_(g)
         x = torch.addmv(x, layer.output, y)
         z = norm(x, layer.ln2)
