@@ -7,9 +7,14 @@ from rwkvlab.model.chat import Conversation
 from rwkvlab.model.engine import Model, load_model
 from rwkvlab.model.generate import Generation
 from rwkvlab.model.tune import tune
-from rwkvlab.states import ModelCard, NameCard, Shelf, State, StateCard, lerp, load_state, mix, parse_name, read_ai00
-from rwkvlab.states import save_state, scale, slerp, splice, truncate, write_ai00
+from rwkvlab.states.ai00 import read_ai00, write_ai00
+from rwkvlab.states.blend import lerp, mix, scale, slerp, splice, truncate
+from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.controls import random_like, transposed
+from rwkvlab.states.files import load_state, save_state
+from rwkvlab.states.names import NameCard, parse_name
+from rwkvlab.states.shelf import Shelf
+from rwkvlab.states.state import State
 from rwkvlab.tasks import Task, Template
 
 __version__ = "0.1.0"
