@@ -1,0 +1,110 @@
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from rwkvlab.errors import ArgError
+from rwkvlab.plots import plot_head, plot_heads
+from rwkvlab.states.state import State
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+@pytest.fixture
+def state():
+    scale = torch.arange(1.0, 7).reshape(2, 3, 1, 1)
+    return State(torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * scale).named("sort")
+
+
+def bar_label(ax):
+    (bar,) = [other for other in ax.figure.axes if other is not ax]
+    return bar.get_ylabel()
+
+
+def test_a_state_is_drawn_as_the_norm_of_every_head(ax, state):
+    assert plot_heads(state, ax=ax) is ax
+    (image,) = ax.images
+    np.testing.assert_allclose(image.get_array(), state.wkv.flatten(2).norm(dim=-1), rtol=1e-6)
+    assert image.get_clim() == (0, pytest.approx(float(image.get_array().max())))
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("head", "layer", "sort")
+    assert bar_label(ax) == "Frobenius norm (state units)"
+
+
+def test_a_column_of_a_table_is_drawn_where_its_heads_are(ax):
+    table = pd.DataFrame({"layer": [1, 0, 1], "head": [2, 0, 0], "effect": [3.0, -4.0, math.inf], "other": 0.0})
+    plot_heads(table, "effect", ax=ax)
+    (image,) = ax.images
+    grid = np.ma.filled(image.get_array(), np.nan)
+    np.testing.assert_array_equal(grid, [[-4, np.nan, np.nan], [np.nan, np.nan, 3]])
+    assert bar_label(ax) == "effect"
+
+
+def test_numbers_with_a_sign_have_zero_in_the_middle(ax):
+    table = pd.DataFrame({"layer": [0, 0], "head": [0, 1], "effect": [3.0, -1.0], "cosine": [0.2, 0.9]})
+    plot_heads(table, ax=ax)
+    assert ax.images[0].get_clim() == (-3, 3)
+    plot_heads(table, "cosine", ax=ax)
+    assert ax.images[1].get_clim() == (-0.9, 0.9)
+
+
+def test_one_head_is_drawn_about_zero_values_down_keys_across(ax, state):
+    plot_head(state, 1, 2, ax=ax)
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array(), state.wkv[1, 2])
+    low, high = image.get_clim()
+    assert low == -high and high == pytest.approx(float(state.wkv[1, 2].abs().max()))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("key channel", "value channel")
+    assert ax.get_title() == "sort\nlayer 1, head 2" and bar_label(ax) == "state (state units)"
+
+
+def test_a_few_extreme_entries_do_not_set_the_colours(ax):
+    wkv = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    wkv[0, 0, 3, 5] = 1e6
+    plot_head(State(wkv), 0, 0, ax=ax)
+    assert ax.images[0].get_clim()[1] < 10
+    assert ax.images[0].colorbar.extend == "both"  # the outermost half per cent lie on both sides
+
+
+def test_a_zero_state_can_be_drawn(ax):
+    plot_head(State(torch.zeros(1, 1, 2, 2)), 0, 0, ax=ax)
+    assert ax.images[0].get_clim() == (-1, 1)
+    plot_heads(State(torch.zeros(1, 1, 2, 2)), ax=ax)
+
+
+def test_without_axes_the_current_ones_of_pyplot_are_used(state):
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    figure, (_, second) = pyplot.subplots(1, 2)
+    assert plot_heads(state) is second
+    pyplot.close(figure)
+
+
+def test_names_are_text_not_formulas_and_letters_without_a_font_are_shown_by_code(ax, state):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plot_heads(state.named("$\\frac{1}$ \x1b[31m \U0001e900"), ax=ax)
+        ax.figure.canvas.draw()
+    title = ax.get_title()
+    assert "\x1b" not in title and "\\U0001e900" in title.replace("\\u1e900", "\\U0001e900")
+    assert "\\$" in title
+    assert [w for w in caught if "apt install" in str(w.message)]
+    assert not [w for w in caught if "Glyph" in str(w.message)]
+
+
+def test_mistakes_are_named(ax, state):
+    with pytest.raises(ArgError, match="layer"):
+        plot_head(state, 2, 0, ax=ax)
+    with pytest.raises(ArgError, match="head"):
+        plot_head(state, 0, 3, ax=ax)
+    with pytest.raises(ArgError, match="'effect' is not among"):
+        plot_heads(pd.DataFrame({"layer": [0], "head": [0], "x": [1.0]}), "effect", ax=ax)
+    with pytest.raises(ArgError, match="need a State or a DataFrame"):
+        plot_heads([1, 2], ax=ax)

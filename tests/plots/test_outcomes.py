@@ -1,0 +1,48 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from rwkvlab.errors import ArgError
+from rwkvlab.plots import plot_accuracy, plot_outcomes
+from rwkvlab.states.state import State
+
+
+@pytest.fixture
+def rows():
+    cells = {("zero", "sort"): 0.25, ("zero", "copy"): 0.0, ("sort", "sort"): 1.0, ("sort", "copy"): 0.5}
+    return pd.DataFrame(
+        [(state, task, i < 4 * share) for (state, task), share in cells.items() for i in range(4)],
+        columns=["state", "task", "right"],
+    )
+
+
+def test_accuracies_stand_where_their_state_and_task_are(rows):
+    ax = plot_accuracy(rows, ax=Figure().subplots())
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[0.25, 0.0], [1.0, 0.5]])
+    assert ax.images[0].get_clim() == (0, 1)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["sort", "copy"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["zero", "sort"]
+    assert [text.get_text() for text in ax.texts] == ["0.25", "0.00", "1.00", "0.50"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("task", "initial state")
+
+
+def test_a_state_that_did_not_answer_a_task_leaves_a_blank(rows):
+    ax = plot_accuracy(rows.iloc[:-4], ax=Figure().subplots())
+    assert [text.get_text() for text in ax.texts] == ["0.25", "0.00", "1.00"]
+
+
+def test_a_state_is_shown_beside_what_it_does_and_pyplot_is_left_alone(rows):
+    from matplotlib import pyplot
+
+    before = pyplot.get_fignums()
+    figure = plot_outcomes(State(torch.ones(2, 3, 4, 4)).named("sort"), rows)
+    shown = [ax.images[0].get_array().shape for ax in figure.axes if ax.images]
+    assert shown == [(2, 3), (2, 2)]
+    assert pyplot.get_fignums() == before
+
+
+def test_a_table_without_the_columns_is_refused(rows):
+    with pytest.raises(ArgError, match="'task' is not among"):
+        plot_accuracy(rows.drop(columns="task"), ax=Figure().subplots())
