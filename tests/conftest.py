@@ -19,12 +19,18 @@ from rwkvlab.states.state import State
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A random RWKV-7 of two layers that reads bytes: fast, and never right but by chance."""
+def tiny_file(tmp_path_factory):
+    """The checkpoint of `tiny`."""
     dims = Dims("x070", L=2, H=2, C=32, K=16, V=16, ffn=64, vocab=257)
     path = tmp_path_factory.mktemp("tiny") / "tiny.pth"
     torch.save(random_weights(dims, {"w": 4, "a": 4, "v": 4, "g": 4}), path)
-    return load_model(path, tokenizer="bytes")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file):
+    """A random RWKV-7 of two layers that reads bytes: fast, and never right but by chance."""
+    return load_model(tiny_file, tokenizer="bytes")
 
 
 @pytest.fixture
