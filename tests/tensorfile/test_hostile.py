@@ -82,6 +82,26 @@ def flipped(at):
     return bytes(raw)
 
 
+def with_gap():
+    raw = archive()
+    end = raw.rindex(b"PK\x05\x06")
+    start = struct.unpack_from("<I", raw, end + 16)[0]
+    return raw[:start] + b"junk" + raw[start : end + 16] + struct.pack("<I", start + 4) + raw[end + 20 :]
+
+
+def with_overlap():
+    """An archive whose member data/1 lies inside data/0."""
+    inner = archive(root="archive/")
+    first = inner[: inner.index(b"PK\x03\x04", 4)].replace(b"data.pkl", b"data/111")
+    out = archive(data=first + FLOATS)
+    end = out.rindex(b"PK\x05\x06")
+    count, _, size, start = struct.unpack_from("<HHII", out, end + 8)
+    entry = bytearray(out[start : out.index(b"PK\x01\x02", start + 4)].replace(b"data.pkl", b"data/111"))
+    struct.pack_into("<I", entry, 42, out.index(first))
+    tail = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, count + 1, count + 1, size + len(entry), start, 0)
+    return out[:end] + bytes(entry) + tail
+
+
 def tar():
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as file:
@@ -129,6 +149,8 @@ HOSTILE = {
     "up.pth": (archive(more=[("archive/data/../x", b"")]), FormatError, "torch.save writes"),
     "prefix.pth": (b"#!/bin/sh\n" + archive(), FormatError, "no tensor file"),
     "suffix.pth": (archive() + b"more", FormatError, "4 bytes follow"),
+    "gap.pth": (with_gap(), FormatError, "belong to no member"),
+    "overlapping.pth": (with_overlap(), FormatError, "no gap, no overlap"),
     "half.pth": (archive()[:200], TruncatedError, "lacks the end"),
     "compressed.pth": (compressed(), LimitError, "compressed"),
     "flipped.pth": (flipped(5), FormatError, "CRC-32 differs in 'data/0'"),
