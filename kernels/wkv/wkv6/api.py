@@ -94,7 +94,8 @@ def wkv6_step(r: Tensor, w: Tensor, k: Tensor, v: Tensor, u: Tensor, s: Tensor) 
 @torch.no_grad()
 def _step(r: Tensor, w: Tensor, k: Tensor, v: Tensor, u: Tensor, s: Tensor) -> Tensor:
     r, w, k, u = (x.to(s.dtype).unsqueeze(-2) for x in (r, w, k, u))  # [B,H,1,K], u [H,1,K]
-    column = v.to(s.dtype).unsqueeze(-1)  # [B,H,V,1]
-    y = s @ r.mT + column * (r * u * k).sum(-1, keepdim=True)  # [B,H,V,1]
-    s.mul_(w.exp()).addcmul_(column, k)
-    return y.squeeze(-1).to(v.dtype)
+    row = v.to(s.dtype).unsqueeze(-2)  # [B,H,1,V]
+    # a row times a matrix: about twice as fast on a CPU as the matrix times a column
+    y = torch.addcmul(r @ s.mT, row, (r * u * k).sum(-1, keepdim=True))  # [B,H,1,V]
+    s.mul_(w.exp()).addcmul_(row.mT, k)
+    return y.squeeze(-2).to(v.dtype)

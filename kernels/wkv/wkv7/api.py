@@ -90,7 +90,7 @@ def wkv7_step(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, 
 @torch.no_grad()
 def _step(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     r, w, k, a, b = (x.to(s.dtype).unsqueeze(-2) for x in (r, w, k, a, b))  # [B,H,1,K]
-    column = v.to(s.dtype).unsqueeze(-1)  # [B,H,V,1]
-    read = s @ a.mT  # [B,H,V,1]
-    s.mul_(w.exp()).addcmul_(read, b).addcmul_(column, k)
-    return (s @ r.mT).squeeze(-1).to(v.dtype)
+    # a row times a matrix: about twice as fast on a CPU as the matrix times a column
+    read = (a @ s.mT).mT  # [B,H,V,1]
+    s.mul_(w.exp()).addcmul_(read, b).addcmul_(v.to(s.dtype).unsqueeze(-1), k)
+    return (r @ s.mT).squeeze(-2).to(v.dtype)
