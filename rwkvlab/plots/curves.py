@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 UNITS = {
     "accuracy": "accuracy (share of answers right)",
-    "logprob": "mean log-probability of the right answer (nats)",
+    "logprob": "log-probability of the answer (nats)",
 }
 
 

@@ -1,0 +1,37 @@
+"""Every notebook runs from top to bottom, without a word on stderr, and shows what it is there to show."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+# what the outputs of a notebook hold at least: pictures, widgets, tables, and words
+SHOWN = {
+    "01_does_the_start_matter": {
+        "image/png": 4,
+        "application/vnd.jupyter.widget-view+json": 1,
+        "text/html": 6,
+        "words": ["own state: +0.", "<mark>", "StatePicker", "'mine'"],
+    },
+}
+
+
+def test_every_notebook_says_what_it_shows():
+    assert {path.stem for path in NOTEBOOKS} == set(SHOWN)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads on cores that others use too wait for one another
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    wanted = dict(SHOWN[path.stem])
+    words = wanted.pop("words")
+    for kind, count in wanted.items():
+        assert sum(kind in output.get("data", {}) for output in outputs) >= count, kind
+    text = "".join(output.get("text", "") + str(output.get("data", "")) for output in outputs)
+    assert not [word for word in words if word not in text]
