@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if rest and arguments.run is not lab_command:
                 parser().error(f"unknown arguments: {' '.join(map(show, rest))}")
             code = arguments.run(arguments, rest)
-            sys.stdout.flush()
+            print(end="", flush=True)
             return code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("rwkvlab", description="Mount, see and compare initial states of RWKV models.")
     top.add_argument("--version", action="version", version=f"rwkvlab {version('rwkvlab')}")
     top.set_defaults(run=help_command, traceback=False)
-    commands = top.add_subparsers(title="commands", metavar="")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
     one = commands.add_parser("demo", parents=[common], help="the same prompts from different initial states")
     one.add_argument("--out", default="rwkvlab-demo", help="folder for the figure and the answers (%(default)s)")
@@ -83,8 +83,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, help="the same for every state (%(default)s)")
     one.set_defaults(run=ask_command)
 
-    one = commands.add_parser("lab", parents=[common], help="open JupyterLab; other options are passed on to it")
-    one.add_argument("folder", nargs="?", help="what to open (the notebooks of a checkout, else this folder)")
+    usage = "rwkvlab lab [FOLDER] [OPTIONS OF JUPYTERLAB]"
+    text = "FOLDER is what to open: the notebooks of a checkout, or else this folder, unless it is given first."
+    one = commands.add_parser("lab", parents=[common], help="open JupyterLab", usage=usage, description=text)
     one.set_defaults(run=lab_command)
     return top
 
@@ -139,7 +140,8 @@ def demo(arguments: argparse.Namespace) -> int:
         rows.to_csv(out / "answers.csv", index=False)
     except OSError as error:
         raise SaveError(f"--out {show(out)}: cannot write there ({error.strerror}); name another") from error
-    print(f"\nFigure: {out / 'demo.png'}, all answers: {out / 'answers.csv'} ({time.perf_counter() - begun:.0f} s).")
+    made = printable(f"Figure: {out / 'demo.png'}, all answers: {out / 'answers.csv'}")
+    print(f"\n{made} ({time.perf_counter() - begun:.0f} s).")
     print("Go on in a notebook: `make lab` or `rwkvlab lab`, and open 01_does_the_start_matter.ipynb.")
     return 0
 
@@ -171,12 +173,13 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
 def lab_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Become JupyterLab, in the notebooks of a checkout where there are some."""
     notebooks = Path(__file__).resolve().parents[1] / "notebooks"
-    folder = Path(arguments.folder or (notebooks if notebooks.is_dir() else "."))
+    given = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    folder = Path(given or (notebooks if notebooks.is_dir() else "."))
     if not folder.exists():
         raise PathError(f"{show(folder)}: no such folder or notebook; give one that exists")
     # JupyterLab refuses to start as root, as which containers run
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    sys.stdout.flush()
+    print(end="", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *root, *rest])
 
 

@@ -175,6 +175,8 @@ def test_lab_becomes_jupyterlab_in_the_notebooks(monkeypatch, capsys, tmp_path):
     assert os.path.basename(words[3]) == "notebooks" and words[-2:] == ["--no-browser", "--port=9999"]
     main(["lab", str(tmp_path)])
     assert seen[1][1][3] == str(tmp_path)
+    main(["lab", "--port", "9999"])
+    assert seen[2][1][-2:] == ["--port", "9999"]
     assert main(["lab", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
 
