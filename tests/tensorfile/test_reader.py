@@ -1,5 +1,6 @@
 """What torch and safetensors write is read bit for bit as they read it, one tensor at a time."""
 
+import struct
 import threading
 import time
 import tracemalloc
@@ -93,6 +94,37 @@ def test_a_file_without_checksums_is_read_with_a_warning(tmp_path):
     with file:
         assert file.read("w").tolist() == [0, 1, 2, 3, 4]
         assert "CRC-32" in file.notes[0]
+
+
+def as_if_beyond_4_gib(raw):
+    """The same archive with every size and offset of its directory in 64-bit fields, as torch writes above 4 GiB."""
+    end64 = raw.rindex(b"PK\x06\x06")
+    count, _, start = struct.unpack_from("<3Q", raw, end64 + 32)
+    at, directory = start, b""
+    for _ in range(count):
+        head = bytearray(raw[at : at + 46])
+        name, extra, _ = struct.unpack_from("<3H", head, 28)
+        packed, full = struct.unpack_from("<2I", head, 20)
+        (offset,) = struct.unpack_from("<I", head, 42)
+        struct.pack_into("<2I", head, 20, 2**32 - 1, 2**32 - 1)
+        struct.pack_into("<I", head, 42, 2**32 - 1)
+        struct.pack_into("<H", head, 30, 28)
+        directory += head + raw[at + 46 : at + 46 + name] + struct.pack("<2H3Q", 1, 24, full, packed, offset)
+        at += 46 + name + extra
+    record = bytearray(raw[end64 : end64 + 56])
+    struct.pack_into("<2Q", record, 40, len(directory), start)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, start + len(directory), 1)
+    last = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    return raw[:start] + directory + record + locator + last
+
+
+def test_the_64_bit_directory_of_a_large_checkpoint_is_read(tmp_path, tensors):
+    path = tmp_path / "a.pth"
+    torch.save(tensors, path)
+    path.write_bytes(as_if_beyond_4_gib(path.read_bytes()))
+    want = torch.load(path, weights_only=True)
+    with read_tensors(path) as file:
+        assert all(same(file.read(key), want[key]) for key in want)
 
 
 def test_each_read_is_a_copy_of_its_own(tmp_path):

@@ -1,17 +1,14 @@
-"""Files that are damaged, or made to harm, get one typed error that names the file, the field and what to do."""
+"""A .pth that is damaged, or made to harm, is refused before anything in it acts."""
 
 import io
-import json
-import os
 import pickle
 import struct
-import tarfile
 import zipfile
 
 import pytest
 import torch
 
-from rwkvlab.errors import FormatError, LimitError, LoadError, PathError, SchemaError, TruncatedError, UnsafeFileError
+from rwkvlab.errors import FormatError, LimitError, LoadError, SchemaError, TruncatedError, UnsafeFileError
 from rwkvlab.tensorfile import read_tensors
 
 FLOATS = struct.pack("<6f", *range(6))
@@ -47,15 +44,6 @@ def archive(pickled=None, data=FLOATS, more=(), root="archive/", **names):
         for name, content in (*more, *names.items()):
             file.writestr(name, content)
     return out.getvalue()
-
-
-def safe(header, data=FLOATS):
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(raw)) + raw + data
-
-
-def one(**changes):
-    return {"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]} | changes}
 
 
 def call(name, args=b")"):
@@ -102,26 +90,9 @@ def with_overlap():
     return out[:end] + bytes(entry) + tail
 
 
-def tar():
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as file:
-        info = tarfile.TarInfo("storages")
-        info.size = 24
-        file.addfile(info, io.BytesIO(FLOATS))
-    return out.getvalue()
-
-
-class Canary:
-    def __reduce__(self):
-        return os.mkdir, ("/tmp/rwkvlab-canary",)
-
-
 SHARED = entries(*((f"w{i}", tensor(numel=1024, shape=(1024,), stride=(1,))) for i in range(200)))
 DEEP = b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."
 LAUGHS = b"\x80\x02]q\x00" + b"".join(b"](" + b"h%c" % i * 9 + b"eq%c" % (i + 1) for i in range(60)) + b"."
-TWICE = (
-    b'{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'
-)
 
 # name: (bytes, error, words that the message must have)
 HOSTILE = {
@@ -138,16 +109,10 @@ HOSTILE = {
         UnsafeFileError,
         "attrib",
     ),
-    "canary.pth": (pickle.dumps(Canary(), 2), UnsafeFileError, "bare pickle"),
-    "canary.safetensors": (pickle.dumps(Canary(), 2), FormatError, "is a pickle"),
-    "text_pickle.pth": (b"cos\nsystem\n(S'true'\ntR.", UnsafeFileError, "bare pickle"),
-    "legacy.pth": (saved({"w": torch.ones(2)}, _use_new_zipfile_serialization=False), UnsafeFileError, "re-save it"),
-    "old.tar.pth": (tar(), FormatError, "tar archive"),
     "script.pth": (archive(more=[("archive/constants.pkl", b"")]), FormatError, "TorchScript"),
     "two_roots.pth": (archive(more=[("other/data.pkl", b"")]), FormatError, "'other/data.pkl'"),
     "stranger.pth": (archive(more=[("archive/run.py", b"")]), FormatError, "'archive/run.py'"),
     "up.pth": (archive(more=[("archive/data/../x", b"")]), FormatError, "torch.save writes"),
-    "prefix.pth": (b"#!/bin/sh\n" + archive(), FormatError, "no tensor file"),
     "suffix.pth": (archive() + b"more", FormatError, "4 bytes follow"),
     "gap.pth": (with_gap(), FormatError, "belong to no member"),
     "overlapping.pth": (with_overlap(), FormatError, "no gap, no overlap"),
@@ -185,106 +150,27 @@ HOSTILE = {
     "protocol4.pth": (archive(pickle.dumps({}, 4)), FormatError, "protocol 4"),
     "garbage.pth": (archive(b"\x80\x02\xff\xff."), FormatError, "0xff"),
     "empty_stack.pth": (archive(b"\x80\x02."), FormatError, "left over"),
-    "html.pth": (b"<!DOCTYPE html><html><body>404</body></html>", FormatError, "HTML page"),
-    "tiny_html.pth": (b"<html>", FormatError, "HTML page"),
-    "a_byte.pth": (b"\xa1", TruncatedError, "has 1 bytes"),
-    "lfs.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", FormatError, "git lfs pull"),
-    "model.gguf": (b"GGUF\x03\0\0\0" + bytes(50), FormatError, "GGUF"),
-    "model.pth.gz": (b"\x1f\x8b\x08\0" + bytes(50), FormatError, "gunzip"),
-    "model.prefab": (b"\xa2\x64info\xa1\x67version\x62V7" + bytes(20), FormatError, "CBOR"),
-    "config.json": (b'{"a": 1, "b": [1, 2, 3]}', FormatError, "JSON"),
-    "array.npy": (b"\x93NUMPY\x01\0" + bytes(50), FormatError, "NumPy"),
-    "zeros.pth": (bytes(5000), FormatError, "zeros"),
-    "empty.pth": (b"", FormatError, "empty"),
-    "short.safetensors": (b"\x08\0\0\0\0\0\0\0{", TruncatedError, "9 bytes"),
-    "length_0.safetensors": (bytes(8) + b"{}" + FLOATS, FormatError, "header length"),
-    "length_2_63.safetensors": (struct.pack("<Q", 2**63) + b"{}" + FLOATS, FormatError, "header length"),
-    "length_max.safetensors": (b"\xff" * 8 + b"{}" + FLOATS, FormatError, "header length"),
-    "length_past_end.safetensors": (struct.pack("<Q", 5000) + b'{"w":', TruncatedError, "need 5,008"),
-    "not_json.safetensors": (safe(b'{"w": nope}'), FormatError, "not JSON"),
-    "not_utf8.safetensors": (safe(b'{"\xff": 1}'), FormatError, "UTF-8 at byte 10"),
-    "nan.safetensors": (safe(b'{"w": NaN}'), FormatError, "NaN"),
-    "deep.safetensors": (safe(b'{"w":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), FormatError, "header"),
-    "long_number.safetensors": (safe(b'{"w":' + b"9" * 10_000 + b"}"), FormatError, "header"),
-    "twice.safetensors": (safe(TWICE), FormatError, "'w' is there twice"),
-    "escaped_twice.safetensors": (safe(TWICE.replace(b'"w"', b'"\\u0077"', 1)), FormatError, "'w' is there twice"),
-    "hole.safetensors": (safe(one(data_offsets=[4, 28]), FLOATS + b"1234"), FormatError, "gap"),
-    "overlap.safetensors": (safe(one() | {"v": one(data_offsets=[0, 24])["w"]}), FormatError, "overlaps"),
-    "reversed.safetensors": (safe(one(data_offsets=[24, 0])), FormatError, "data_offsets"),
-    "three_offsets.safetensors": (safe(one(data_offsets=[0, 12, 24])), FormatError, "data_offsets"),
-    "float_offsets.safetensors": (safe(one(data_offsets=[0.0, 24.0])), FormatError, "data_offsets"),
-    "true_shape.safetensors": (safe(one(shape=[True, 6])), FormatError, "shape"),
-    "trailing.safetensors": (safe(one(), FLOATS + b"1"), FormatError, "1 bytes follow"),
-    "half.safetensors": (safe(one(), FLOATS[:20]), TruncatedError, "need"),
-    "wrong_size.safetensors": (safe(one(shape=[2, 4])), FormatError, "need 32 bytes"),
-    "dims_2_63.safetensors": (safe(one(shape=[2**63, 1])), FormatError, "shape"),
-    "negative.safetensors": (safe(one(shape=[-2, -3])), FormatError, "shape"),
-    "dims_2000.safetensors": (safe(one(shape=[1] * 2000)), FormatError, "at most 8"),
-    "int8.safetensors": (safe(one(dtype="I8", shape=[24])), SchemaError, "F32"),
-    "float8.safetensors": (safe(one(dtype="F8_E4M3", shape=[24])), SchemaError, "'F8_E4M3'"),
-    "extra_field.safetensors": (safe(one(extra=1)), FormatError, "nothing else"),
-    "no_tensors.safetensors": (safe({}, b""), SchemaError, "no tensors"),
-    "empty_ones.safetensors": (
-        safe({f"w{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(8000)}, b""),
-        LimitError,
-        "8,000",
-    ),
-    "number_metadata.safetensors": (safe(one() | {"__metadata__": {"a": 1}}), FormatError, "__metadata__"),
-    "\x1b[2J\u202e.safetensors": (safe({"\x1b]0;x\x07<b>": one(dtype="\x1b[2J")["w"]}), SchemaError, "\\x1b"),
 }
-REMEDY = (
-    "name the",
-    "again",
-    "save",
-    "download",
-    "give",
-    "ask",
-    "unpack",
-    "need",
-    "use ",
-    "run ",
-    "needs that",
-    "writes far fewer",
-)
-
-
-def read_all(path):
-    with read_tensors(path) as file:
-        return [file.read(key) for key in file]
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_by_kind_name_and_remedy(tmp_path, name):
-    raw, error, words = HOSTILE[name]
-    path = tmp_path / name
-    path.write_bytes(raw)
-    with pytest.raises(LoadError) as caught:
-        read_all(path)
-    message = str(caught.value)
-    assert type(caught.value) is error or (error is FormatError and type(caught.value) is TruncatedError)
-    assert ascii(path.name)[1:-1].encode().decode("unicode_escape")[-6:] in message or "\\x1b" in message
-    assert words in message
-    assert any(word in message for word in REMEDY), message
-    assert len(message) < 400
-    assert message.isprintable()
-    assert not os.path.exists("/tmp/rwkvlab-canary")
+def test_a_hostile_file_is_refused_by_kind_name_and_remedy(refused, name):
+    refused(name, *HOSTILE[name])
 
 
-def test_the_honest_files_that_these_are_made_from_are_read(tmp_path):
-    for name, raw in (("a.pth", archive()), ("a.safetensors", safe(one()))):
-        (tmp_path / name).write_bytes(raw)
-        with read_tensors(tmp_path / name) as file:
-            assert file.read("w").tolist() == [[0, 1, 2], [3, 4, 5]]
+def test_the_honest_file_that_these_are_made_from_is_read(tmp_path):
+    (tmp_path / "a.pth").write_bytes(archive())
+    with read_tensors(tmp_path / "a.pth") as file:
+        assert file.read("w").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_every_cut_of_a_file_is_refused(tmp_path):
-    path = tmp_path / "cut"
-    for raw in (saved({"w": torch.ones(3), "b": torch.ones(2)}), safe(one())):
-        for end in range(0, len(raw), 7):
-            path.write_bytes(raw[:end])
-            with pytest.raises(LoadError, match="cut"):
-                read_tensors(path)
+def test_every_cut_is_refused(tmp_path):
+    path, raw = tmp_path / "cut", saved({"w": torch.ones(3), "b": torch.ones(2)})
+    for end in range(0, len(raw), 7):
+        path.write_bytes(raw[:end])
+        with pytest.raises(LoadError, match="cut"):
+            read_tensors(path)
 
 
 def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
@@ -303,36 +189,3 @@ def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
         else:
             assert value == [0, 1, 2]
     assert refused > len(honest) // 4
-
-
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    cases = {"pipe": "named pipe", "": "a folder", "missing": "no such file", "dangling": "link", "loop": "link"}
-    for name, words in cases.items():
-        with pytest.raises(PathError, match=words):
-            read_tensors(tmp_path / name)
-    with pytest.raises(PathError, match="a device"):
-        read_tensors("/dev/zero")
-    for wrong in (None, 5, "", "a\0b", b"bytes"):
-        with pytest.raises(PathError, match="path"):
-            read_tensors(wrong)
-
-
-def test_a_sparse_file_is_refused_before_it_is_believed(tmp_path):
-    path = tmp_path / "sparse.safetensors"
-    size = 1 << 33
-    path.write_bytes(safe(one(shape=[size // 4], data_offsets=[0, size]), b""))
-    os.truncate(path, path.stat().st_size + size)
-    with pytest.raises(LimitError, match="on disk"):
-        read_tensors(path)
-
-
-def test_a_file_cut_short_while_it_is_open_is_noticed(tmp_path):
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(safe(one()))
-    with read_tensors(path) as file:
-        os.truncate(path, 80)
-        with pytest.raises(TruncatedError, match=r"a\.safetensors"):
-            file.read("w")
