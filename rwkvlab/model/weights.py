@@ -88,7 +88,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return "x052", "x060" or "x070"; refuse, by name, what is not a base model or not run here."""
     has = shapes.__contains__
     if "emb.weight" not in shapes:
-        if any(key.endswith(".time_state") for key in shapes):
+        if "wkv" in shapes or any(key.endswith(".time_state") for key in shapes):
             raise MismatchError("this is a tuned state, not a model; open it with load_state")
         if any("lora" in key.lower() for key in shapes):
             raise MismatchError("this is a LoRA adapter, not a model; merge it into its base model first")

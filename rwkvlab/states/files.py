@@ -23,12 +23,19 @@ LARGE = 1e4  # states met in normal running stay far below
 HALF_MAX = 65504.0
 
 
-def load_state(path: str | os.PathLike[str], model: HasDims | None = None, *, orientation: str | None = None) -> State:
+def load_state(
+    path: str | os.PathLike[str],
+    model: HasDims | None = None,
+    *,
+    orientation: str | None = None,
+    any_base: bool = False,
+) -> State:
     """Read a state from a tuned .pth, Ai00's .state, rwkvlab's .safetensors, or a checkpoint with a state merged in.
 
     path may also be "owner/repo/file" on the Hugging Face Hub. With a model the state is checked against it.
     orientation says how the file stores a head, "VK" ([H,V,K], as trainers do) or "KV" ([H,K,V], as Ai00 does); None
-    tells it from the file: see `layouts.find_layout`. What had to be assumed stands in `state.card.notes`.
+    tells it from the file: see `layouts.find_layout`. What had to be assumed stands in `state.card.notes`. any_base
+    takes the base model's fingerprint off the card, so that the state can be mounted on any model that it fits.
 
     Raises PathError, LoadError of a kind (UnsafeFileError, FormatError, SchemaError: keys, NonFiniteError: NaN, …), and
     MismatchError for a file of weights or a state that does not fit the model.
@@ -37,6 +44,9 @@ def load_state(path: str | os.PathLike[str], model: HasDims | None = None, *, or
     with read_tensors(local) as file:
         layout = find_layout(file, orientation)
         state = _read_own(file, layout) if layout.keys == ("wkv",) else _read_layers(file, layout)
+    if any_base and state.card.base:
+        notes = (*state.card.notes, f"any_base: made on another base model, {state.card.base[:12]}…")
+        state = state.replace(card=state.card.replace(base="", notes=notes))
     if model is not None:
         check_fits(state, model)
     return state

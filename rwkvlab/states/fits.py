@@ -41,7 +41,7 @@ def check_geometry(card: StateCard, shape: Sequence[int], model: HasDims, *, any
     if not any_base and not same_base(card.base, model.card.fingerprint):
         raise MismatchError(
             f"{name}: its card names another base model ({card.base[:12]}…, this is {model.card.fingerprint[:12]}…);"
-            " load that model, or pass any_base=True to mount it all the same"
+            " load that model, or mount it all the same after load_state(…, any_base=True)"
         )
 
 

@@ -72,6 +72,9 @@ def test_earlier_versions_are_refused_by_name(saved, name, keys):
 def test_a_state_or_an_adapter_given_as_a_model_is_named(saved):
     with pytest.raises(MismatchError, match="tuned state, not a model; open it with load_state"):
         lab.load_model(saved({"blocks.0.att.time_state": torch.zeros(2, 8, 8)}))
+    own = lab.save_state(lab.State(torch.zeros(1, 2, 8, 8)), saved({}).parent / "own.safetensors")
+    with pytest.raises(MismatchError, match="tuned state, not a model"):
+        lab.load_model(own)
     with pytest.raises(MismatchError, match="LoRA adapter"):
         lab.load_model(saved({"blocks.0.att.key.lora_A": torch.zeros(2, 8)}))
     with pytest.raises(SchemaError, match=r"no emb\.weight"):
@@ -136,3 +139,14 @@ def test_the_weights_of_a_loaded_model_do_not_follow_the_file(saved):
     before = model.forward([1, 2, 3]).logits
     path.write_bytes(b"\0" * path.stat().st_size)
     assert torch.equal(model.forward([1, 2, 3]).logits, before)
+
+
+def test_a_state_of_another_base_is_refused_and_any_base_overrides(saved, tmp_path):
+    a, b = (lab.load_model(saved(random_weights(V7, RANKS, seed=seed)), device="cpu") for seed in (0, 1))
+    path = lab.save_state(a.zero().replace(wkv=torch.ones(2, 2, 8, 8)), tmp_path / "a.safetensors")
+    assert lab.load_state(path, a).card.base == a.card.fingerprint
+    with pytest.raises(MismatchError, match=r"another base model.*any_base=True"):
+        lab.load_state(path, b)
+    state = lab.load_state(path, b, any_base=True)
+    assert "another base model" in state.card.notes[-1]
+    b.forward([1], state)
