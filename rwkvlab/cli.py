@@ -124,7 +124,7 @@ def demo(arguments: argparse.Namespace) -> int:
     grid = accuracies(rows)
     cells = [[f"{value:.2f}" for value in line] for line in grid.to_numpy()]
     print(f"Share of whole answers right, greedy, {QUERIES} queries kept out of all training (last rows: controls):\n")
-    print(text_grid([f"{name}" for name in grid.columns], list(zip(map(str, grid.index), cells, strict=True))), "\n")
+    print(text_grid([f"{name}" for name in grid.columns], list(zip(map(str, grid.index), cells, strict=True))) + "\n")
     lift = lifts(rows)
     own, best = lift[lift["state"] == lift["task"]]["lift"], lift[lift["state"].isin(CONTROLS)].iloc[0]
     rule = "holds" if best["lift"] <= LIFT else "DOES NOT HOLD"
