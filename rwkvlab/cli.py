@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import rwkvlab as lab
-from rwkvlab.errors import PathError, SaveError, show
+from rwkvlab.errors import Cancelled, PathError, SaveError, show
 from rwkvlab.measure.controls import CONTROLS, accuracies, controlled, lifts
 from rwkvlab.measure.grid import text_grid
 from rwkvlab.tasks.builtin import micro_tasks
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = arguments.run(arguments, rest)
             print(end="", flush=True)
             return code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Cancelled):
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--state", "-s", action="append", default=[], help="a state file; may be given several times")
     one.add_argument("--zero", action="store_true", help="answer from the zero state too, first")
     one.add_argument("--orientation", choices=("VK", "KV"), help="how state files store a head (seen from the file)")
+    one.add_argument("--any-base", action="store_true", help="take states that were made on another base model")
     one.add_argument("--template", default="auto", help="world, g1, g1-fast, raw; auto: what a state names, else world")
     one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
     one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
@@ -151,7 +152,8 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
     model = lab.load_model(
         arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
     )
-    states: list[Any] = [lab.load_state(path, model, orientation=arguments.orientation) for path in arguments.state]
+    options = {"orientation": arguments.orientation, "any_base": arguments.any_base}
+    states: list[Any] = [lab.load_state(path, model, **options) for path in arguments.state]
     if arguments.zero or not states:
         states.insert(0, None)
     template = arguments.template

@@ -13,6 +13,7 @@ import torch
 import rwkvlab as lab
 from rwkvlab import cli
 from rwkvlab.cli import main, printable
+from rwkvlab.errors import Cancelled
 
 SHORT = ["--max-tokens", "8", "--top-p", "1"]
 
@@ -74,6 +75,14 @@ def test_the_template_is_that_of_the_state_unless_it_is_given(ask, tiny, tmp_pat
     assert "template world," in err and err.startswith("rwkvlab: note: ")
 
 
+def test_a_state_of_another_base_is_taken_only_where_that_is_asked_for(ask, random_state, tmp_path, capsys):
+    state = random_state("stray")
+    lab.save_state(state.replace(card=state.card.replace(base="5" * 64)), tmp_path / "stray.safetensors")
+    assert ask("hi", "-s", tmp_path / "stray.safetensors") == 2
+    assert "another base model" in capsys.readouterr().err
+    assert ask("hi", "-s", tmp_path / "stray.safetensors", "--any-base") == 0
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -132,8 +141,11 @@ def test_ctrl_c_is_quiet(ask, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert 1 < len(out) < 100 and err == ""
 
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Cancelled("experiment: interrupted")])
+def test_ctrl_c_before_an_answer_is_quiet_too(ask, monkeypatch, capsys, error):
     def load(*args, **options):
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(lab, "load_model", load)
     assert ask("hi") == 130
