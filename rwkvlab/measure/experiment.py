@@ -68,9 +68,9 @@ class Experiment:
 
         Columns: task, state, example (from 0), prompt, answer (the right one), said (what the model wrote), right
         (whether said is the whole answer, white space around both aside) and logprob (natural, of the right answer in
-        its template, without what ends it). executor: any `concurrent.futures.Executor`; None runs here. The batches,
-        and so the numbers, are the same either way. Raises MismatchError for a state that does not fit, and Cancelled
-        after Ctrl-C.
+        its template, without what ends it). executor: a `concurrent.futures.Executor` of threads (a model cannot be
+        sent to another process); None runs here. The batches, and so the numbers, are the same either way. Raises
+        MismatchError for a state that does not fit, and Cancelled after Ctrl-C.
         """
         parts = self._parts()
         run = partial(_answer, self.model)
