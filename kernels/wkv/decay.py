@@ -24,8 +24,8 @@ def weigh(w: Tensor, early: list[Tensor], late: list[Tensor], keys: list[Tensor]
 
     A key joins the state after its token's decay. `early` queries read the state before their own token, `late` ones
     after it (and so their own key). The decay between two tokens is split in two factors about the middle of the chunk
-    where both fit the float range, which turns the pairs into one matrix product; else the chunk is halved again and
-    again, so that no factor exceeds one.
+    where both fit the float range, which turns the pairs into one matrix product; else neighbouring blocks are paired
+    about the border between them, so that no factor exceeds one.
     """
     steps = _about_the_middle(w)
     # w <= 0: the largest of either sign is at an end. A comparison with NaN, which -inf makes here, is false.
@@ -56,43 +56,51 @@ def _weigh_in_two_factors(steps: Tensor, early: list[Tensor], late: list[Tensor]
 
 
 def _weigh_by_halves(w: Tensor, early: list[Tensor], late: list[Tensor], keys: list[Tensor]) -> Weighed:
-    before, after = _sums_before(w), _sums_after(w)
-    through = before + w
-    queries = torch.stack([*early, *(x * w.exp() for x in late)], dim=1)  # [M,nq,Q,K]
-    stacked = torch.stack(keys, dim=1)  # [M,nk,Q,K]
-    pairs = _pairs_by_halves(w, queries, stacked)  # [M,nq,Q,nk,Q]
-    own = torch.stack([torch.stack([(q * k).sum(-1) for k in keys], dim=1) for q in late], dim=1) if late else None
-    if own is not None:  # [M,late,nk,Q]: a late query reads its own key undecayed
+    queries = torch.stack([*early, *(x * _exp(w) for x in late)], dim=1)  # [M,nq,Q,K], all reading before their token
+    pairs, before, after, total = _pairs_by_halves(w, queries, torch.stack(keys, dim=1))
+    if late:  # and their own key, undecayed
+        own = torch.stack([torch.stack([(q * k).sum(-1) for k in keys], dim=1) for q in late], dim=1)  # [M,late,nk,Q]
         none = own.new_zeros(own.shape[0], len(early), *own.shape[2:])
         pairs = pairs + torch.cat([none, own], dim=1).diag_embed().transpose(2, 3)
     return Weighed(
-        torch.cat([x * before.exp() for x in early] + [x * through.exp() for x in late], dim=1),
-        torch.cat([x * after.exp() for x in keys], dim=1),
+        (queries * _exp(before)[:, None]).flatten(1, 2),
+        torch.cat([x * _exp(after) for x in keys], dim=1),
         pairs.flatten(3).flatten(1, 2),
-        through[:, -1:].exp(),
+        _exp(total),
     )
 
 
-def _pairs_by_halves(w: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """Strictly lower pairs [M,nq,Q,nk,Q]; all exponents are sums of log decays: no overflow, no cancelling."""
+def _pairs_by_halves(w: Tensor, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Strictly lower pairs [M,nq,Q,nk,Q], and the log decays [M,Q,K] before and after each token, and of all [M,1,K].
+
+    Blocks of 1, 2, 4, … tokens are paired with their left neighbour: the query's log decay since its block began and
+    the key's until its block ended only ever add up, so that nothing overflows and nothing cancels.
+    """
     rows, nq, size, width = queries.shape
-    nk, half = keys.shape[1], size // 2
-    if size == 1:
-        return queries.new_zeros(rows, nq, 1, nk, 1)
-    w0, w1 = w.unflatten(1, (2, half)).unbind(1)
-    q0, q1 = queries.unflatten(2, (2, half)).unbind(2)
-    k0, k1 = keys.unflatten(2, (2, half)).unbind(2)  # [M,nk,Q/2,K]
-    left = (q1 * _sums_before(w1).exp()[:, None]).reshape(rows, nq * half, width)
-    right = (k0 * _sums_after(w0).exp()[:, None]).reshape(rows, nk * half, width)
-    across = (left @ right.mT).unflatten(2, (nk, half)).unflatten(1, (nq, half))  # [M,nq,Q/2,nk,Q/2]
-    top, low = _pairs_by_halves(torch.cat([w0, w1]), torch.cat([q0, q1]), torch.cat([k0, k1])).chunk(2)
-    return torch.cat([torch.cat([top, torch.zeros_like(top)], -1), torch.cat([across, low], -1)], dim=2)
+    nk, half = keys.shape[1], 1
+    pairs = queries.new_zeros(rows, nq, size, nk, size)
+    before, after, total = torch.zeros_like(w), torch.zeros_like(w), w  # total: [M,blocks,K]
+    while half < size:
+        halves = (size // (2 * half), 2, half)
+        first, second = total.unflatten(1, halves[:2])[:, :, :, None].unbind(2)  # [M,blocks,1,K]
+        before0, before1 = before.unflatten(1, halves).unbind(2)  # [M,blocks,half,K]
+        after0, after1 = after.unflatten(1, halves).unbind(2)
+        left = queries.unflatten(2, halves)[:, :, :, 1] * _exp(before1)[:, None]  # [M,nq,blocks,half,K]
+        right = keys.unflatten(2, halves)[:, :, :, 0] * _exp(after0)[:, None]
+        left = left.transpose(1, 2).reshape(-1, nq * half, width)
+        right = right.transpose(1, 2).reshape(-1, nk * half, width)
+        across = (left @ right.mT).reshape(rows, -1, nq, half, nk, half).permute(0, 2, 3, 4, 5, 1)
+        blocks = (
+            pairs.unflatten(4, halves).unflatten(2, halves).diagonal(dim1=2, dim2=6)
+        )  # [M,nq,2,half,nk,2,half,blocks]
+        blocks[:, :, 1, :, :, 0].copy_(across)
+        before = torch.stack([before0, before1 + first], dim=2).flatten(1, 3)
+        after = torch.stack([after0 + second, after1], dim=2).flatten(1, 3)
+        total, half = (first + second)[:, :, 0], 2 * half
+    return pairs, before, after, total
 
 
-def _sums_before(w: Tensor) -> Tensor:
-    """Sums over the tokens before each one; shifted rather than subtracted, so that -inf stays -inf."""
-    return torch.cat([torch.zeros_like(w[:, :1]), w[:, :-1]], dim=1).cumsum(1)
-
-
-def _sums_after(w: Tensor) -> Tensor:
-    return _sums_before(w.flip(1)).flip(1)
+def _exp(x: Tensor) -> Tensor:
+    """e^x, zero where it nears the end of the float range: there exp takes ten times as long."""
+    least = -80.0 if x.dtype is torch.float32 else -700.0
+    return x.clamp(min=least).exp() * (x > least)
