@@ -1,0 +1,204 @@
+"""The recipe of the micro model: `python -m rwkvlab.bundled.micro_recipe --out DIR` trains it and tunes its states."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rwkvlab.bundled.micro_data import VOCAB, Batch, batch, vocabulary
+from rwkvlab.bundled.micro_measure import measure
+from rwkvlab.model import rwkv7
+from rwkvlab.model.engine import Model, load_model
+from rwkvlab.model.parts import Flow, Way
+from rwkvlab.model.tune import tune
+from rwkvlab.shapes import Dims
+from rwkvlab.states.files import save_state
+from rwkvlab.states.state import State
+from rwkvlab.tasks.builtin import micro_tasks
+from rwkvlab.tensorfile import write_pth
+
+DIMS = Dims(arch="x070", L=2, H=4, C=64, K=16, V=16, ffn=256, vocab=VOCAB)
+RANKS = {"w": 16, "a": 16, "v": 16, "g": 16}
+LOGGED = 50  # steps
+NORMS = (0.5, 20.0)  # of a head of a random initial state
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how the micro model and its states come out.
+
+    noise is the share of documents that are read from a random initial state: so the model learns to go on as usual
+    from a state that means nothing, and only a state that means something moves it.
+    """
+
+    seed: int = 0
+    steps: int = 3000
+    batch: int = 64
+    lr: float = 4e-3
+    warmup: int = 100
+    weight_decay: float = 0.1
+    noise: float = 0.5
+    tune_examples: int = 2048
+    tune_steps: int = 400
+    tune_batch: int = 16
+    tune_lr: float = 0.03
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, from 1: the weighted loss of its batch in nats a token, and the seconds so far."""
+
+    step: int
+    loss: float
+    seconds: float
+
+
+def initial_weights(seed: int) -> dict[str, Tensor]:
+    """Return the weights before training, by the official keys: normal matrices, mixes and decays spread as usual."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = rwkv7.shapes(DIMS, RANKS)
+    return {key: _initial(key, torch.empty(shape), generator).requires_grad_() for key, shape in shapes.items()}
+
+
+def train(recipe: Recipe, weights: dict[str, Tensor]) -> Iterator[Step]:
+    """Train `weights` in place, step by step; the same recipe gives the same steps."""
+    rng, generator = random.Random(recipe.seed), torch.Generator().manual_seed(recipe.seed)
+    matrix = {key: min(value.shape) > max(RANKS.values()) and value.dim() == 2 for key, value in weights.items()}
+    groups = [
+        {"params": [weights[key] for key in weights if matrix[key]], "weight_decay": recipe.weight_decay},
+        {"params": [weights[key] for key in weights if not matrix[key]], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), eps=1e-12)
+    begin = time.perf_counter()
+    for step in range(recipe.steps):
+        fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * fall * min(1.0, (step + 1) / recipe.warmup)
+        optimizer.zero_grad()
+        data = batch(rng, recipe.batch)
+        loss = _loss(weights, data, random_starts(recipe.batch, recipe.noise, generator))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        optimizer.step()
+        yield Step(step + 1, float(loss.detach()), time.perf_counter() - begin)
+
+
+def random_starts(rows: int, share: float, generator: torch.Generator) -> list[Tensor]:
+    """Return an initial WKV state [B,H,V,K] a layer: zeros, but noise of any norm and rank in a `share` of rows."""
+    heads = (DIMS.L, rows, DIMS.H)
+    low, high = (math.log(norm) for norm in NORMS)
+    norms = torch.empty(*heads, 1, 1).uniform_(low, high, generator=generator).exp()
+    chosen = torch.rand(1, rows, 1, 1, 1, generator=generator) < share
+    steep = torch.rand(*heads, 1, 1, generator=generator) * 6  # 0: all singular values alike
+    spectrum = torch.rand(*heads, 1, DIMS.K, generator=generator) ** steep
+    left = torch.randn(*heads, DIMS.V, DIMS.K, generator=generator)
+    right = torch.randn(*heads, DIMS.K, DIMS.K, generator=generator)
+    starts = (left * spectrum) @ right
+    starts = starts / starts.norm(dim=(-2, -1), keepdim=True) * norms * chosen
+    return list(starts.unbind(0))
+
+
+def _loss(weights: dict[str, Tensor], data: Batch, starts: list[Tensor]) -> Tensor:
+    shifts = [[torch.zeros(len(data.tokens), DIMS.C) for _ in range(DIMS.L)] for _ in range(2)]
+    flow = Flow(starts, *shifts)
+    x = rwkv7.run(rwkv7.prepare(weights, DIMS), data.tokens, flow, Way(backend="chunked"))
+    losses = F.cross_entropy((x @ weights["head.weight"].T).flatten(0, 1), data.targets.flatten(), reduction="none")
+    return (losses * data.weights.flatten()).sum() / data.weights.sum()
+
+
+def _initial(key: str, empty: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the initial value of one tensor."""
+    name, shape = key.split(".")[-1], empty.shape
+    layer = int(key.split(".")[1]) if key.startswith("blocks") else 0
+    ramp = torch.arange(DIMS.C) / DIMS.C
+    constants = {"v0": 1.0, "a0": 0.0, "k_k": 0.85, "k_a": 1.0, "bias": 0.0}
+    slopes = {"x_r": 0.2, "x_w": 0.9, "x_k": 0.7, "x_v": 0.7, "x_a": 0.9, "x_g": 0.2}
+    if ".ln" in key or key.startswith("ln"):
+        return torch.ones(shape) if name == "weight" else torch.zeros(shape)
+    if name in constants:
+        return torch.full(shape, constants[name])
+    if name in slopes or key.endswith("ffn.x_k"):
+        return (1 - ramp ** (slopes[name] * (1 - layer / DIMS.L))).view(shape)
+    if name == "w0":  # in each head from slow to fast
+        return (-5 + 5.5 * (ramp * DIMS.H % 1) ** 0.9).view(shape)
+    fan = 1 / math.sqrt(DIMS.C)
+    stds = {"r_k": 0.1, "emb.weight": 0.1, "head.weight": 0.5 * fan, "att.key.weight": 0.5 * fan}
+    stds |= {"att.output.weight": 0.2 * fan, "ffn.value.weight": 0.2 * fan}
+    if name[1:] in ("1", "2"):  # the LoRAs
+        std = 0.1 * fan if name[1] == "1" else 0.25
+    else:
+        std = next((value for end, value in stds.items() if key.endswith(end)), fan)
+    return torch.randn(shape, generator=generator) * std
+
+
+def tune_states(recipe: Recipe, model: Model) -> dict[str, State]:
+    """Tune one state a task, on queries that are not held out."""
+    states = {}
+    for task in micro_tasks(recipe.tune_examples, recipe.seed, held_out=False):
+        state = tune(model, task.examples(), steps=recipe.tune_steps, lr=recipe.tune_lr, batch=recipe.tune_batch,
+                     seed=recipe.seed, template="raw")  # fmt: skip
+        states[task.name] = state.named(task.name)
+    return states
+
+
+def _log(recipe: Recipe, steps: list[Step]) -> dict[str, object]:
+    means = [sum(step.loss for step in steps[at : at + LOGGED]) / LOGGED for at in range(0, len(steps), LOGGED)]
+    return {
+        "recipe": asdict(recipe),
+        "torch": torch.__version__,
+        "seconds": round(steps[-1].seconds),
+        "first losses": [step.loss for step in steps[:LOGGED]],
+        f"mean losses of {LOGGED} steps": [round(mean, 5) for mean in means],
+    }
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make micro.pth, vocab.txt, states/*.safetensors, log.json and card.json in a folder."""
+    parser = argparse.ArgumentParser(prog="python -m rwkvlab.bundled.micro_recipe", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
+    parser.add_argument("--keep", action="store_true", help="keep the micro.pth that is there; tune and measure only")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    recipe, out = Recipe(), args.out
+    (out / "states").mkdir(parents=True, exist_ok=True)
+    if not args.keep:
+        weights = initial_weights(recipe.seed)
+        steps = []
+        for step in train(recipe, weights):
+            steps.append(step)
+            if step.step % LOGGED == 0:
+                print(f"step {step.step} of {recipe.steps}: loss {step.loss:.4f}, {step.seconds:.0f} s", flush=True)
+        write_pth(out / "micro.pth", {key: value.detach() for key, value in weights.items()})
+        (out / "vocab.txt").write_text(vocabulary(), encoding="utf-8")
+        _write_json(out / "log.json", _log(recipe, steps))
+    model = load_model(out / "micro.pth", device="cpu", tokenizer=out / "vocab.txt")
+    states = tune_states(recipe, model)
+    for name, state in states.items():
+        save_state(state, out / "states" / f"{name}.safetensors")
+    print(f"tuned {', '.join(states)}; measuring", flush=True)
+    card: dict[str, object] = {
+        "name": "micro",
+        "dims": asdict(DIMS),
+        "fingerprint": model.card.fingerprint,
+        "recipe": asdict(recipe),
+    }
+    card |= {"held-out queries": 500, "accuracy": measure(model, states, n=500)}
+    _write_json(out / "card.json", card)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Tuning on a random model: what is minimised, what is left alone, how it stops, and what it refuses."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from rwkvlab.errors import ArgError, DivergedError, MismatchError, TuneError
+from rwkvlab.model.engine import Model
+from rwkvlab.model.random_weights import random_weights
+from rwkvlab.model.tune import tune
+from rwkvlab.model.weights import Checkpoint
+from rwkvlab.shapes import Dims
+from rwkvlab.states.state import State
+
+EXAMPLES = [("a>", "bcd"), ("ba>", "x"), ("yes or no?", "yes"), ("q", "rst")]
+
+
+def make_model(arch="x070", seed=0):
+    dims = Dims(arch, L=2, H=2, C=16, K=8, V=8, ffn=32, vocab=257)
+    ranks = {"w": 4, "a": 4, "v": 4, "g": 4, "maa": 4, "decay": 4}
+    return Model(Checkpoint(dims, random_weights(dims, ranks, seed), "5a"[seed] * 64), "random")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture
+def start(model):
+    generator = torch.Generator().manual_seed(1)
+    dims = model.dims
+    return State(
+        torch.randn(2, 2, 8, 8, generator=generator),
+        like=model,
+        att_shift=torch.randn(dims.L, dims.C, generator=generator),
+        ffn_shift=torch.randn(dims.L, dims.C, generator=generator),
+    ).named("start")
+
+
+def loss_of(model, state):
+    """Mean negative log-probability of the tokens of all answers and of the end of text behind them."""
+    logprobs = []
+    for prompt, answer in EXAMPLES:
+        ids, wanted = model.encode(prompt), [*model.encode(answer), 0]
+        logits = model.forward([*ids, *wanted], state).logits[0].double().log_softmax(-1)
+        logprobs += [float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(wanted)]
+    return -sum(logprobs) / len(logprobs)
+
+
+@pytest.mark.parametrize("arch", ["x070", "x060", "x052"])
+def test_the_loss_is_that_of_the_answers_alone_and_it_falls(arch):
+    model, seen = make_model(arch), []
+    state = tune(model, EXAMPLES, steps=30, lr=0.1, on_step=seen.append)
+    assert [step.step for step in seen] == list(range(1, 31))
+    assert seen[0].loss == pytest.approx(loss_of(model, None), rel=1e-5)
+    assert loss_of(model, state) < 0.95 * seen[0].loss
+    assert seen[-1].norm == pytest.approx(float(state.wkv.norm()), rel=1e-5)
+    assert seen[0].lr == 0.1 > seen[-1].lr > 0
+
+
+def test_the_card_says_how_the_state_was_made(model, start):
+    card = tune(model, EXAMPLES, steps=2, lr=0.01, batch=3, seed=5, template="raw", init=start).card
+    assert (card.arch, card.base, card.template) == ("x070", model.card.fingerprint, "raw")
+    assert card.recipe == "tuned: 2 steps, lr 0.01, batch 3, 4 examples, seed 5, from start"
+
+
+def test_model_and_init_stay_as_they_were(model, start):
+    def tensors():
+        weights = [x for layer in model._weights.layers for x in layer if isinstance(x, torch.Tensor)]
+        return [model._weights.emb, model._weights.head, *weights, start.wkv, start.att_shift, start.ffn_shift]
+
+    before = [tensor.clone() for tensor in tensors()]
+    assert not torch.equal(tune(model, EXAMPLES, steps=2, init=start, shifts=True).wkv, start.wkv)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(), strict=True))
+    assert all(tensor.grad is None and not tensor.requires_grad for tensor in tensors())
+
+
+def test_shifts_are_trained_only_where_wanted(model, start):
+    kept = tune(model, EXAMPLES, steps=2, init=start)
+    assert torch.equal(kept.att_shift, start.att_shift)
+    assert torch.equal(kept.ffn_shift, start.ffn_shift)
+    moved = tune(model, EXAMPLES, steps=2, init=start, shifts=True)
+    assert not torch.equal(moved.att_shift, start.att_shift)
+    assert not torch.equal(moved.ffn_shift, start.ffn_shift)
+
+
+def test_the_seed_decides_the_state_bit_by_bit(model):
+    one, same, other = (tune(model, EXAMPLES, steps=6, batch=2, seed=seed).wkv for seed in (3, 3, 4))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_state_goes_on_from_init(model, start):
+    losses = []
+    tune(model, EXAMPLES, steps=1, init=start, on_step=losses.append)
+    assert losses[0].loss == pytest.approx(loss_of(model, start), rel=1e-5)
+
+
+def test_cancel_returns_the_state_so_far(model):
+    cancel, seen = threading.Event(), []
+
+    def third(step):
+        seen.append(step)
+        if step.step == 3:
+            cancel.set()
+
+    state = tune(model, EXAMPLES, steps=50, on_step=third, cancel=cancel)
+    assert len(seen) == 3
+    assert state.card.recipe.startswith("tuned: 3 of 50 steps")
+    assert float(state.wkv.norm()) == pytest.approx(seen[-1].norm, rel=1e-5)
+    assert not tune(model, EXAMPLES, steps=5, cancel=cancel).wkv.any()
+
+
+def test_ctrl_c_returns_the_state_so_far_and_python_keeps_its_handler(model):
+    def interrupt(step):
+        if step.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    state = tune(model, EXAMPLES, steps=50, on_step=interrupt)
+    assert state.card.recipe.startswith("tuned: 2 of 50 steps")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_divergence_is_an_error_that_says_where(model):
+    broken = State(torch.full((2, 2, 8, 8), 1e30), like=model)
+    with pytest.raises(DivergedError, match=r"step 1 of 9, lr 0\.04; start again with a smaller lr"):
+        tune(model, EXAMPLES, steps=9, init=broken)
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([], "examples: empty"),
+        (["ab"], r"examples\[0\]: need a \(prompt, answer\) pair"),
+        ([("a", "b"), ("a", "b", "c")], r"examples\[1\]: need a \(prompt, answer\) pair"),
+        ([("a", "b"), ("", "b")], r"examples\[1\]: prompt and answer need at least one token"),
+        ([("a", "b"), ("a", "\ud800")], r"examples\[1\]: .*surrogate"),
+        ([("a", 3)], r"examples\[0\]: "),
+    ],
+)
+def test_examples_that_cannot_be_used_are_named(model, examples, message):
+    with pytest.raises(TuneError, match=message):
+        tune(model, examples)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"steps": 0}, {"steps": 1.5}, {"lr": 0.0}, {"lr": float("nan")}, {"batch": 0}, {"batch": 5}, {"seed": -1}],
+)
+def test_settings_out_of_range_are_named(model, setting):
+    with pytest.raises(ArgError, match=next(iter(setting))):
+        tune(model, EXAMPLES, **setting)
+
+
+def test_an_init_of_another_model_is_refused(model):
+    with pytest.raises(MismatchError):
+        tune(model, EXAMPLES, init=make_model(seed=1).zero())
