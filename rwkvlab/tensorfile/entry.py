@@ -43,7 +43,7 @@ def check_sizes(where: str, what: str, values: object) -> tuple[int, ...]:
         if type(value) is not int or not 0 <= value < MAX_SIZE:
             shown = value if type(value) is int and abs(value) < 1 << 80 else type(value).__name__
             raise FormatError(f"{where}: {what}: need whole numbers >= 0, got {shown}; download or save it again")
-    if math.prod(values) >= MAX_SIZE:
+    if what == "shape" and math.prod(values) >= MAX_SIZE:
         raise FormatError(f"{where}: {what}: {list(values)} is beyond any file; download or save it again")
     return tuple(values)
 

@@ -101,3 +101,11 @@ def test_a_file_cut_short_while_it_is_open_is_noticed(tmp_path):
         os.truncate(path, 80)
         with pytest.raises(TruncatedError, match=r"a\.safetensors"):
             file.read("w")
+
+
+def test_tensors_that_lie_beyond_four_gigabytes_are_taken():
+    from rwkvlab.tensorfile.safetensors import _entry
+
+    begin, size = 13 * 2**30, 2**29
+    value = {"dtype": "BF16", "shape": [65536, 4096], "data_offsets": [begin, begin + size]}
+    assert _entry("file: 'emb.weight'", value, 8).record == begin + 8
