@@ -224,6 +224,7 @@ def test_the_demo_shows_answers_side_by_side_and_says_where_things_are(demo):
     out, folder = demo
     assert re.search(r"^ +zero +copy +reverse +sort +next +cipher +rotate$", out, re.MULTILINE)
     assert "temperature 0.0" in out and "make lab" in out
+    assert int(re.search(r"\((\d+) s\)", out)[1]) < 30
     png = folder / "demo.png"
     assert str(png.relative_to(folder.parent)) in out and png.read_bytes().startswith(b"\x89PNG")
     rows = pd.read_csv(folder / "answers.csv")

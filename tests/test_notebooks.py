@@ -23,8 +23,7 @@ def test_every_notebook_says_what_it_shows():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads on cores that others use too wait for one another
+def test_a_notebook_runs(path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
