@@ -14,6 +14,7 @@ from rwkvlab.shapes import Dims
 
 LN_EPS = 1e-5
 GN_EPS = 64e-5
+SHARED = 2**18  # cells of a matrix from which sharing it among threads pays
 
 # tap(layer, name, tensor): called with the operands of every layer's WKV, for `trace` and `influence`
 Tap = Callable[[int, str, Tensor], None]
@@ -105,10 +106,24 @@ def last(z: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [..., in] times weight [out, in]; one vector takes the matrix-vector product, which is faster on a CPU."""
+    """x [..., in] times weight [out, in]; one vector alone takes the way of `matvec`."""
     if x.numel() == x.shape[-1] and not torch.is_grad_enabled():
-        return torch.mv(weight, x.view(-1)).view(*x.shape[:-1], -1)
+        return matvec(weight, x.view(-1)).view(*x.shape[:-1], -1)
     return F.linear(x, weight)
+
+
+def matvec(weight: Tensor, x: Tensor) -> Tensor:
+    """weight [out, in] times x [in]; large fp32 matrices on a CPU are shared among the threads.
+
+    BLAS reads a matrix for one vector on one core alone, which leaves half of the memory's bandwidth unused (measured:
+    15 to 20 GB/s on one core of two, 28 to 33 on both); a batched product of slices of the rows uses all cores.
+    """
+    rows, columns = weight.shape
+    threads = torch.get_num_threads() if weight.dtype is torch.float32 and weight.device.type == "cpu" else 1
+    if threads == 1 or rows % threads or weight.numel() < SHARED:
+        return torch.mv(weight, x)
+    slices = weight.unflatten(0, (threads, rows // threads)).mT  # [threads, in, out / threads]
+    return torch.bmm(x.view(1, 1, columns).expand(threads, 1, columns), slices).view(rows)
 
 
 def head_norm(y: Tensor, heads: int, weight: Tensor, bias: Tensor) -> Tensor:

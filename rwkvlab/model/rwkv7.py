@@ -22,6 +22,7 @@ from rwkvlab.model.parts import (
     head_norm,
     last,
     linear,
+    matvec,
     norm,
     pair,
     shifted,
@@ -156,7 +157,7 @@ def step(p: Weights, tokens: Tensor, flow: Flow) -> Tensor:
         mixed = torch.addcmul(z, flow.att[i] - z, layer.mix.view(6, -1))  # [6,C]
         z_r, z_w, z_k, z_v, z_a, z_g = mixed.unbind(0)
         flow.att[i] = z[None]
-        r, k, v = layer.receptance.mv(z_r), layer.key.mv(z_k), layer.value.mv(z_v)
+        r, k, v = matvec(layer.receptance, z_r), matvec(layer.key, z_k), matvec(layer.value, z_v)
         w = torch.addmv(layer.w[0], layer.w[2], layer.w[1].mv(z_w).tanh_()).float().sigmoid_().mul_(LOG_DECAY_FLOOR)
         a = torch.addmv(layer.a[0], layer.a[2], layer.a[1].mv(z_a)).sigmoid_()
         g = layer.g[1].mv(layer.g[0].mv(z_g).sigmoid_())
@@ -170,11 +171,11 @@ def step(p: Weights, tokens: Tensor, flow: Flow) -> Tensor:
         y = wkv7_step(r, w, k, v, -kk, kk * a, flow.wkv[i])
         y = head_norm(y[None], H, *layer.ln_x).view(1, H, K)
         y = y.addcmul_((r * k).mul_(layer.r_k).sum(-1, keepdim=True), v).view(-1).mul_(g)
-        x = torch.addmv(x, layer.output, y)
+        x = x + matvec(layer.output, y)
         z = norm(x, layer.ln2)
         mixed = torch.lerp(z, flow.ffn[i][0], layer.ffn_mix)
         flow.ffn[i] = z[None]
-        x = torch.addmv(x, layer.ffn_value, layer.ffn_key.mv(mixed).relu_().square_())
+        x = x + matvec(layer.ffn_value, matvec(layer.ffn_key, mixed).relu_().square_())
     return norm(x, p.ln_out)[None, None]
 
 

@@ -147,7 +147,7 @@ def _lay_out(key: str, tensor: Tensor) -> Tensor:
     """Lay a tall fp32 matrix out by columns on the CPU: the matrix-vector product of decoding is up to 1.5x faster."""
     if tensor.device.type != "cpu" or tensor.dtype != torch.float32 or tensor.dim() != 2 or key == "emb.weight":
         return tensor
-    return tensor.t().contiguous().t() if tensor.shape[0] >= tensor.shape[1] else tensor
+    return tensor.t().contiguous().t() if tensor.shape[0] >= 2 * tensor.shape[1] else tensor
 
 
 def _dtype(wanted: str | torch.dtype, stored: torch.dtype) -> torch.dtype:

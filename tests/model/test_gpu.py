@@ -46,10 +46,13 @@ def test_the_gradient_of_the_state_agrees_with_the_cpu(both):
     assert close(grads[1], grads[0])
 
 
-def test_half_precision_runs_and_stays_near(both, geometry, checkpoint_file):
+def test_half_precision_loses_no_more_than_on_the_cpu(both, geometry, checkpoint_file):
     path, _ = checkpoint_file(*geometry)
     tokens = list(range(30))
     want = both[0].forward(tokens).logits
     for dtype in ("bf16", "fp16"):
-        got = lab.load_model(path, device="cuda", dtype=dtype).forward(tokens).logits.cpu()
-        assert float((got - want).norm() / want.norm()) < 0.05
+        errors = {}
+        for device in ("cpu", "cuda"):
+            got = lab.load_model(path, device=device, dtype=dtype).forward(tokens).logits.cpu()
+            errors[device] = float((got - want).norm() / want.norm())
+        assert errors["cuda"] < 1.5 * errors["cpu"]
