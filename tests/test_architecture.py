@@ -31,6 +31,7 @@ ONLY_IN = {
     "traitlets": {"widgets"},
     "IPython": {"widgets"},
     "huggingface_hub": {"hub"},
+    "isal": {"tensorfile"},
     "tomlkit": {"states"},
     "pyrwkv_tokenizer": {"model"},
 }

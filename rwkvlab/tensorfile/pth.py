@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-import zlib
+
+from isal.isal_zlib import crc32
 
 from rwkvlab.errors import FormatError, LimitError, SchemaError, show
 from rwkvlab.tensorfile.entry import Entry, check_entries, check_sizes
@@ -35,7 +36,7 @@ def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...]]:
     if pickle.size > MAX_PICKLE:
         raise LimitError(f"{source.name}: data.pkl has {pickle.size:,} bytes, at most {MAX_PICKLE:,} are read; {AGAIN}")
     data = source.bytes_at(pickle.offset, pickle.size)
-    if not unchecked and zlib.crc32(data) != pickle.crc:
+    if not unchecked and crc32(data) != pickle.crc:
         raise FormatError(f"{source.name}: its bytes are damaged (CRC-32 differs in data.pkl); {AGAIN}")
     entries: dict[str, Entry] = {}
     for key, value in _tensors(source, unpickle(data, source.name)).items():
