@@ -15,7 +15,7 @@ _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^\\]+)", re.ASCII | r
 
 
 def fetch(source: str | os.PathLike[str]) -> Path:
-    """Return the local path of `source`: a path that exists, or "owner/repo/file" (subfolders allowed) on the hub.
+    """Return the local path of `source`: a file or folder that exists, or "owner/repo/file" (or deeper) on the hub.
 
     A file that was downloaded before comes from huggingface_hub's cache, without the network. Nothing in a file is run.
     Raises PathError, within seconds, for what is neither, and where the hub cannot be reached or HF_HUB_OFFLINE is set.

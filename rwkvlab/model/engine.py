@@ -169,14 +169,16 @@ def load_model(
 ) -> Model:
     """Load an RWKV-5.2, RWKV-6 or RWKV-7 base model.
 
-    source is a path (.pth or .safetensors with the official keys) or "owner/repo/file" on the Hugging Face hub. device
-    "auto" is CUDA where there is one; dtype "auto" keeps the file's ("fp32", "bf16", "fp16"). tokenizer: None chooses
-    by the vocabulary size; "world", "bytes", a vocabulary file, or an object with encode and decode. backend is the
-    WKV kernel: "auto", "naive", "chunked" or "triton". Raises PathError, LoadError, VocabError or ArgError.
+    source is a path (.pth, .safetensors, Ai00's .st, the Hugging Face folder of an RWKV-7) or "owner/repo/file" on the
+    Hugging Face hub. device "auto" is CUDA where there is one; dtype "auto" keeps the file's ("fp32", "bf16", "fp16").
+    tokenizer: None chooses by the vocabulary size; "world", "bytes", a vocabulary file, or an object with encode and
+    decode. backend is the WKV kernel: "auto", "naive", "chunked" or "triton". Raises PathError, LoadError, VocabError
+    or ArgError.
     """
     path = fetch(source)
     checkpoint = load_weights(path, _device(device), dtype)
-    return Model(checkpoint, Path(path).stem, tokenizer, backend)
+    name = path.absolute().name if path.is_dir() else path.stem
+    return Model(checkpoint, name, tokenizer, backend)
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, SchemaError, show
 from rwkvlab.model import rwkv5, rwkv6, rwkv7
+from rwkvlab.model.containers import open_container
 from rwkvlab.model.fingerprint import Fingerprint
 from rwkvlab.shapes import ARCH_NAMES, Dims
-from rwkvlab.tensorfile import TensorFile, read_tensors
+from rwkvlab.tensorfile import TensorFile
 
 VERSIONS = {"x052": rwkv5, "x060": rwkv6, "x070": rwkv7}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,11 +43,12 @@ class Checkpoint:
 def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtype = "auto") -> Checkpoint:
     """Read a base checkpoint, tensor by tensor, to `device`; never more than one tensor above the weights themselves.
 
+    path is a file or a Hugging Face folder, as `open_container` takes it; the fingerprint is the same from each.
     dtype "auto" keeps that of `emb.weight`; "fp32", "bf16" and "fp16" or a torch dtype convert. Raises LoadError of a
     kind that says what is wrong: an architecture that is not run here, tensors missing or misshapen, NaN.
     """
-    with read_tensors(path) as file:
-        where = show(Path(path).name)
+    with open_container(path) as file:
+        where = file.name
         try:
             dims, table = survey(file)
         except (SchemaError, MismatchError) as error:
@@ -103,8 +105,6 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return "x070"
     if has("blocks.0.att.time_maa_x"):
         return "x060"
-    if has("blocks.0.att.time_mix_x"):
-        raise MismatchError("this is an RWKV-6 with the names of web-rwkv; give the .pth that it was converted from")
     if has("blocks.0.att.gate.weight"):
         decay = shapes.get("blocks.0.att.time_decay", ())
         if len(decay) > 1 and decay[1] > 1:

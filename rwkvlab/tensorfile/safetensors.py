@@ -41,7 +41,7 @@ def parse(source: Source) -> tuple[dict[str, Entry], dict[str, str]]:
     start = 8 + length
     if start > source.size:
         raise TruncatedError(f"{source.name}: have {source.size:,} bytes, need {start:,} for the header; {AGAIN}")
-    header = _json(source, source.bytes_at(8, length))
+    header = strict_json(f"{source.name}: header", source.bytes_at(8, length), start=8)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError(f"{source.name}: __metadata__: need an object of texts; save it again")
@@ -54,30 +54,35 @@ def parse(source: Source) -> tuple[dict[str, Entry], dict[str, str]]:
     return check_entries(source.name, entries, source.size), metadata
 
 
-def _json(source: Source, raw: bytes) -> dict[str, Any]:
+def strict_json(name: str, raw: bytes, start: int = 0) -> dict[str, Any]:
+    """Return a JSON object without doubled keys; `name` is how messages call it, `start` where it is in its file.
+
+    Raises FormatError with the place for anything else.
+    """
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise FormatError(f"{source.name}: header: {show(twice)} is there twice; {AGAIN}")
+            raise FormatError(f"{name}: {show(twice)} is there twice; {AGAIN}")
         return found
 
     def constant(text: str) -> NoReturn:
-        raise FormatError(f"{source.name}: header: {text} is not JSON; {AGAIN}")
+        raise FormatError(f"{name}: {text} is not JSON; {AGAIN}")
 
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
     except UnicodeDecodeError as error:
-        raise FormatError(f"{source.name}: header: not UTF-8 at byte {8 + error.start:,}; {AGAIN}") from error
+        raise FormatError(f"{name}: not UTF-8 at byte {start + error.start:,}; {AGAIN}") from error
     except json.JSONDecodeError as error:
-        raise FormatError(f"{source.name}: header: not JSON at character {error.pos:,}; {AGAIN}") from error
+        raise FormatError(f"{name}: not JSON at character {error.pos:,}; {AGAIN}") from error
     except (RecursionError, ValueError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"{source.name}: header: nested too deep or a number too long; {AGAIN}") from error
+        raise FormatError(f"{name}: nested too deep or a number too long; {AGAIN}") from error
     if not isinstance(value, dict):
-        raise FormatError(f"{source.name}: header: need an object, got {type(value).__name__}; {AGAIN}")
+        raise FormatError(f"{name}: need an object, got {type(value).__name__}; {AGAIN}")
     return value
 
 
