@@ -53,11 +53,11 @@ def _ai00(shapes: Shapes) -> Rename:
     """Return how to read a checkpoint with official names or with those that the converter of Ai00 gives.
 
     It renames weights of RWKV-5 and RWKV-6, and stores the two matrices of a LoRA the other way round. That shows in
-    their shapes: one side is the width. Where all of them are square, the names decide; RWKV-7 has the official ones.
+    their shapes: one side is the width. An RWKV-7 whose LoRAs are all square is taken to be official.
     """
     sixth = "blocks.0.att.time_mix_x" in shapes
     first = sixth or "blocks.0.att.gate.weight" in shapes  # RWKV-4 has its own time_first
-    swapped = _swapped(shapes, default=sixth)
+    swapped = _swapped(shapes)
 
     def rename(key: str) -> tuple[str, bool]:
         official = key.replace(".time_first", ".time_faaaa") if first else key
@@ -67,13 +67,13 @@ def _ai00(shapes: Shapes) -> Rename:
     return rename
 
 
-def _swapped(shapes: Shapes, *, default: bool) -> bool:
+def _swapped(shapes: Shapes) -> bool:
     width = shapes.get("emb.weight", ())[-1:]
     for key, shape in shapes.items():
         if (match := _LORA.fullmatch(key)) and len(shape) > 1 and shape[-1] != shape[-2]:
             outer = shape[-2:-1] if match[2] == "1" else shape[-1:]  # official: [C, rank] and [rank, C]
             return outer != width
-    return default
+    return False
 
 
 def swap(shape: tuple[int, ...]) -> tuple[int, ...]:
