@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rwkvlab.errors import ArgError, FormatError, MismatchError, NonFiniteError, SaveError, SchemaError, show
+from rwkvlab.errors import ArgError, SaveError, show
 from rwkvlab.hub import fetch
+from rwkvlab.shapes import ARCH_NAMES
+from rwkvlab.states.ai00json import is_json, peek_json, read_json
 from rwkvlab.states.card import StateCard
-from rwkvlab.states.layouts import OURS, SHIFTS, VERSION, Layout, find_layout
-from rwkvlab.states.names import parse_name
+from rwkvlab.states.hints import hint_against
+from rwkvlab.states.layouts import ASSUMED, OURS, SHIFTS, VERSION, find_layout
+from rwkvlab.states.reading import read_card, read_state
+from rwkvlab.states.runtime import read_flat
 from rwkvlab.states.state import HasDims, State, check_fits
-from rwkvlab.tensorfile import TensorFile, read_tensors, tensor_digest, write_pth, write_safetensors
+from rwkvlab.tensorfile import read_tensors, tensor_digest, write_pth, write_safetensors
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGE = 1e4  # states met in normal running stay far below
 HALF_MAX = 65504.0
 
 
@@ -29,127 +32,56 @@ def load_state(
     *,
     orientation: str | None = None,
     any_base: bool = False,
+    format: str | None = None,
 ) -> State:
-    """Read a state from a tuned .pth, Ai00's .state, rwkvlab's .safetensors, or a checkpoint with a state merged in.
+    """Read a state; what kind of file it is, its content decides.
 
-    path may also be "owner/repo/file" on the Hugging Face Hub. With a model the state is checked against it.
+    Read are: tuned .pth, Ai00's .state, rwkvlab's .safetensors, checkpoints with a state merged in, the list of 3L
+    tensors that PyPI's `rwkv` keeps (torch.save of it; with token-shifts), the JSON of Ai00's /api/oai/states (with
+    token-shifts), and with format="rwkv.cpp", which needs a model, rwkv.cpp's buffer of fp32 as it is in memory.
+
+    path may also be "owner/repo/file" on the Hugging Face Hub. With a model the state is checked against it, and a
+    warning tells where no card or name says so, but something hints that the state was made for another architecture.
     orientation says how the file stores a head, "VK" ([H,V,K], as trainers do) or "KV" ([H,K,V], as Ai00 does); None
     tells it from the file: see `layouts.find_layout`. What had to be assumed stands in `state.card.notes`. any_base
     takes the base model's fingerprint off the card, so that the state can be mounted on any model that it fits.
 
-    Raises PathError, LoadError of a kind (UnsafeFileError, FormatError, SchemaError: keys, NonFiniteError: NaN, …), and
-    MismatchError for a file of weights or a state that does not fit the model.
+    Raises PathError, LoadError of a kind (UnsafeFileError, FormatError, SchemaError: keys, NonFiniteError: NaN, …),
+    ArgError, and MismatchError for a file of weights or a state that does not fit the model.
     """
+    if format not in (None, "rwkv.cpp"):
+        raise ArgError(f'format: need None (the content tells) or "rwkv.cpp", got {show(format)}')
     local = fetch(path)
-    with read_tensors(local) as file:
-        layout = find_layout(file, orientation)
-        state = _read_own(file, layout) if layout.keys == ("wkv",) else _read_layers(file, layout)
+    if format == "rwkv.cpp":
+        state = read_flat(local, model, orientation)
+    elif is_json(local):
+        state = read_json(local, orientation)
+    else:
+        with read_tensors(local) as file:
+            state = read_state(file, find_layout(file, orientation, _arch(model)))
     if any_base and state.card.base:
         notes = (*state.card.notes, f"any_base: made on another base model, {state.card.base[:12]}…")
         state = state.replace(card=state.card.replace(base="", notes=notes))
     if model is not None:
         check_fits(state, model)
+        sure = state.card.arch and not any(note.endswith(ASSUMED) for note in state.card.notes)
+        if not sure and not state.card.base and (why := hint_against(local, model.dims.arch)):
+            why = f"{why}, the model is {ARCH_NAMES[model.dims.arch]}"
+            warnings.warn(f"{show(local.name)}: {why}; make sure that it was tuned on this model", stacklevel=2)
+            state = state.replace(card=state.card.replace(notes=(*state.card.notes, why)))
     return state
 
 
-def peek_state(path: str | os.PathLike[str]) -> tuple[StateCard, tuple[int, ...]]:
+def _arch(model: HasDims | None) -> str:
+    return model.dims.arch if model is not None else ""
+
+
+def peek_state(path: str | os.PathLike[str], model: HasDims | None = None) -> tuple[StateCard, tuple[int, ...]]:
     """Return card and shape [L,H,V,K] of a state file without reading its tensors; raises as load_state does."""
+    if is_json(path):
+        return peek_json(path)
     with read_tensors(path) as file:
-        layout = find_layout(file, None)
-        if layout.keys == ("wkv",):
-            return _own_card(file, layout), _own_shape(file)
-        heads, rows, columns = _layer_shape(file, layout)
-        size = (columns, rows) if layout.order == "KV" else (rows, columns)
-        return _card(file, layout), (len(layout.keys), heads, *size)
-
-
-def _layer_shape(file: TensorFile, layout: Layout) -> tuple[int, ...]:
-    """Return the one shape that all layers have; raises MismatchError."""
-    first = file.info(layout.keys[0])[1]
-    for key in layout.keys:
-        shape = file.info(key)[1]
-        if len(shape) != 3 or 0 in shape or shape != first:
-            want = list(first) if len(first) == 3 and 0 not in first else "[H,V,K]"
-            raise MismatchError(
-                f"{file.name}: {key}: expected {want} as in every layer, got {list(shape)}; save it in this shape"
-            )
-    return first
-
-
-def _read_layers(file: TensorFile, layout: Layout) -> State:
-    wkv = torch.empty(len(layout.keys), *_layer_shape(file, layout))  # [L,H,V,K], or [L,H,K,V] until turned
-    for layer, key in enumerate(layout.keys):
-        wkv[layer] = _finite(file, key, file.read(key))
-    card = _noted(_card(file, layout), wkv)
-    return State(wkv.transpose(2, 3) if layout.order == "KV" else wkv, card=card)
-
-
-def _own_shape(file: TensorFile) -> tuple[int, ...]:
-    shape = file.info("wkv")[1]
-    if len(shape) != 4 or 0 in shape:
-        raise MismatchError(f"{file.name}: wkv: expected [L,H,V,K], got {list(shape)}; save the state again")
-    return shape
-
-
-def _read_own(file: TensorFile, layout: Layout) -> State:
-    _own_shape(file)
-    tensors = {key: file.read(key) for key in ("wkv", *SHIFTS)}
-    if tensor_digest(tensors) != file.metadata.get("sha256"):
-        raise FormatError(f"{file.name}: its bytes are damaged (sha256 differs); download or copy the file again")
-    parts = {key: _finite(file, key, tensor) for key, tensor in tensors.items()}
-    wkv = parts["wkv"].transpose(-1, -2) if layout.order == "KV" else parts["wkv"]
-    card = _noted(_own_card(file, layout), wkv)
-    try:
-        return State(wkv, att_shift=parts["att_shift"], ffn_shift=parts["ffn_shift"], card=card)
-    except MismatchError as error:
-        raise MismatchError(f"{file.name}: {error}; save the state again") from error
-
-
-def _own_card(file: TensorFile, layout: Layout) -> StateCard:
-    """Return the card that the file carries, completed by what is seen here."""
-    try:
-        saved = StateCard.from_dict(json.loads(file.metadata.get("card", "{}")))
-    except (ValueError, RecursionError) as error:
-        what = str(error) if isinstance(error, SchemaError) else "card: not JSON"
-        raise SchemaError(f"{file.name}: {what}; save the state again") from error
-    here = _card(file, layout)
-    notes = tuple(dict.fromkeys((*saved.notes, *here.notes)))
-    return saved.replace(name=saved.name or here.name, arch=saved.arch or here.arch, source=here.source, notes=notes)
-
-
-def _finite(file: TensorFile, key: str, tensor: Tensor) -> Tensor:
-    """Return the tensor as fp32; raises NonFiniteError with the number of bad cells and the first of them."""
-    exact = tensor.float()
-    bad = ~exact.isfinite()
-    if count := int(bad.sum()):
-        first = bad.nonzero()[0].tolist()
-        raise NonFiniteError(
-            f"{file.name}: {key}: {count} of {exact.numel()} values are NaN or infinite, the first at {first}; "
-            "retrain it, or use an earlier checkpoint of it"
-        )
-    return exact
-
-
-def _card(file: TensorFile, layout: Layout) -> StateCard:
-    """Return what the file, its layout and its name say about a state."""
-    known = parse_name(file.path.name)
-    notes = [*file.notes, *layout.notes]
-    arch = layout.arch
-    if not arch and known.arch in ("x052", "x060", "x070"):
-        arch = known.arch
-        notes.append(f"architecture {arch} taken from the file name")
-    dtypes = sorted({str(file.info(key)[0]).removeprefix("torch.") for key in layout.keys})
-    if dtypes != ["float32"]:
-        notes.append(f"stored as {' and '.join(dtypes)}")
-    return StateCard(name=known.stem, arch=arch, source=f"{known.stem}{known.ext} ({layout.kind})", notes=tuple(notes))
-
-
-def _noted(card: StateCard, wkv: Tensor) -> StateCard:
-    largest = float(wkv.abs().max())
-    if largest <= LARGE:
-        return card
-    note = f"largest value {largest:.3g}, far above the states met in normal running: tuned with too high a rate?"
-    return card.replace(notes=(*card.notes, note))
+        return read_card(file, find_layout(file, None, _arch(model)))
 
 
 def save_state(

@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from rwkvlab.errors import ArgError, FormatError, MismatchError, SchemaError, show
 from rwkvlab.shapes import ARCH_NAMES
+from rwkvlab.states.names import parse_name
 from rwkvlab.tensorfile import TensorFile
 
 LAYER_KEY = re.compile(r"blocks\.(0|[1-9][0-9]{0,3})\.att\.time_state", re.ASCII)
 OURS = "rwkvlab-state"  # the `format` in the metadata of our own files
 VERSION = "1"
 SHIFTS = ("att_shift", "ffn_shift")
-_REMEDY = "load_state reads tuned .pth, Ai00 .state and rwkvlab's .safetensors"
+RUN_TIME = {"x052": "KV", "x060": "KV", "x070": "VK"}  # how PyPI's rwkv and rwkv.cpp keep a head in memory
+ASSUMED = "taken from the model that it is loaded for"
+_REMEDY = "load_state reads tuned .pth, Ai00 .state, run-time lists and rwkvlab's .safetensors"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """kind names the layout; keys are those of the layers in order ("wkv" alone in ours); order is "VK" or "KV"."""
+    """kind names the layout; keys are those of the layers in order ("wkv" alone in ours); order is "VK" or "KV".
+
+    shifts holds, for a run-time list, the keys of the token-shifts of each layer: (att, ffn).
+    """
 
     kind: str
     keys: tuple[str, ...]
     order: str
     arch: str = ""
     notes: tuple[str, ...] = ()
+    shifts: tuple[tuple[str, str], ...] = ()
 
 
-def find_layout(file: TensorFile, orientation: str | None) -> Layout:
-    """Return the layout of an open file.
+def find_layout(file: TensorFile, orientation: str | None, arch: str = "") -> Layout:
+    """Return the layout of an open file; arch is that of the model it is meant for, "" if there is none.
 
     A .pth stores [H,V,K]. A safetensors file with the same keys is Ai00's, [H,K,V], if its tensors are all fp16 (Ai00
     takes nothing else) and its metadata says {"format": "pt"} or it ends in .state or .st; with other dtypes, and
     neither of these endings, it is a converted .pth. The rest cannot be told apart: orientation must say it.
+    A list of 3L tensors is the run-time state of PyPI's `rwkv` (attention shift, matrices, ffn shift of each layer):
+    [H,V,K] for RWKV-7, [H,K,V] for the older ones, by the file name or else by arch, or as orientation says.
     Raises MismatchError for weights, SchemaError for keys that are none of a state, ArgError for a bad orientation.
     """
-    if orientation not in (None, "VK", "KV"):
-        raise ArgError(f'orientation: need None, "VK" or "KV", got {show(orientation)}')
+    check_orientation(orientation)
+    if file.is_list:
+        return _run_time_list(file, orientation, arch)
     if file.metadata.get("format") == OURS:
         return _ours(file, orientation)
     keys = _layer_keys(file)
@@ -62,11 +72,55 @@ def find_layout(file: TensorFile, orientation: str | None) -> Layout:
     return _turned(Layout(kind, keys, order, arch, notes), orientation)
 
 
+def check_orientation(orientation: str | None) -> None:
+    """Raise ArgError for anything but None, "VK" and "KV"."""
+    if orientation not in (None, "VK", "KV"):
+        raise ArgError(f'orientation: need None, "VK" or "KV", got {show(orientation)}')
+
+
 def _turned(layout: Layout, orientation: str | None) -> Layout:
     if orientation in (None, layout.order):
         return layout
-    note = f"orientation={orientation} was given, where this kind of file is {layout.order}"
-    return Layout(layout.kind, layout.keys, str(orientation), layout.arch, (*layout.notes, note))
+    return replace(layout, order=str(orientation), notes=(*layout.notes, *note_of(orientation, layout.order)))
+
+
+def note_of(orientation: str | None, order: str) -> tuple[str, ...]:
+    """Return the note for an orientation that was given in place of the usual order."""
+    if orientation in (None, order):
+        return ()
+    return (f"orientation={orientation} was given, where this kind of file is {order}",)
+
+
+def _run_time_list(file: TensorFile, orientation: str | None, arch: str) -> Layout:
+    axes = [len(file.info(key)[1]) for key in file]
+    if len(axes) % 5 == 0 and set(axes) == {1}:
+        raise SchemaError(
+            f"{file.name}: is a run-time state of RWKV-4 (a list of 5 vectors a layer), which has no matrices; make it "
+            "again with RWKV-5.2, 6 or 7"
+        )
+    if len(axes) % 3 or 3 not in axes[1::3]:
+        raise SchemaError(
+            f"{file.name}: is a list of {len(axes)} tensors, need 3 a layer (attention shift, matrices, ffn shift) as "
+            "in the run-time state of the rwkv package; save the whole list"
+        )
+    named = parse_name(file.path.name).arch
+    known = named if named in RUN_TIME else arch
+    if not known and orientation is None:
+        raise SchemaError(
+            f"{file.name}: is a run-time list, which does not say its architecture, and so not which way round its "
+            "matrices are; pass model=, or orientation='VK' for RWKV-7, 'KV' for RWKV-5 and 6"
+        )
+    layers = range(0, len(axes), 3)
+    notes = (f"architecture {arch} {ASSUMED}",) if known == arch != named else ()
+    layout = Layout(
+        "run-time list of the rwkv package",
+        tuple(str(i + 1) for i in layers),
+        RUN_TIME.get(known, str(orientation)),
+        "" if known == named else known,
+        notes,
+        tuple((str(i), str(i + 2)) for i in layers),
+    )
+    return _turned(layout, orientation)
 
 
 def _ours(file: TensorFile, orientation: str | None) -> Layout:

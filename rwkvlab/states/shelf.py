@@ -73,7 +73,7 @@ class Shelf(Mapping[str, State]):
         self._archs: dict[str, str] = {}
         for name, path in paths.items():
             try:
-                card, shape = peek_state(path)
+                card, shape = peek_state(path, model)
                 if model is not None:
                     check_geometry(card, shape, model)
             except RwkvLabError as error:

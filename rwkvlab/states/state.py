@@ -61,6 +61,18 @@ class State:
         self._card = card or StateCard()
         self._versions = tuple(tensor._version for tensor in self._tensors())
 
+    @classmethod
+    def from_fla(
+        cls, tensors: Any, like: Any = None, *, att_shift: Any = None, ffn_shift: Any = None, card: Any = None
+    ) -> State:
+        """Make a state from the caches of fla or transformers: one tensor a layer, [B=1,H,K,V] or [H,K,V].
+
+        Shifts are one tensor a layer, [C] or [B=1,C]; the rest is as in `State(…)`. Raises also NonFiniteError.
+        """
+        from rwkvlab.states.runtime import from_fla
+
+        return from_fla(tensors, like, att_shift, ffn_shift, card)
+
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, "_versions") or name not in self.__slots__:
             raise AttributeError(f"State.{name} cannot be set: a state is a value; use state.replace({name}=…)")

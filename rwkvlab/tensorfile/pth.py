@@ -18,8 +18,11 @@ MAX_PICKLE = 8 << 20
 _SMALL = {"version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"}
 
 
-def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...]]:
-    """Return the entries of a .pth and notes on it; raises LoadError of some kind, allocating nothing for tensors."""
+def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...], bool]:
+    """Return the entries of a .pth, notes on it, and whether it is a list (keys "0", "1", …) instead of a dict.
+
+    Raises LoadError of some kind, allocating nothing for tensors.
+    """
     members = walk(source)
     root = _root(source, members)
     if root + "data.pkl" not in members:
@@ -39,9 +42,10 @@ def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...]]:
     if not unchecked and crc32(data) != pickle.crc:
         raise FormatError(f"{source.name}: its bytes are damaged (CRC-32 differs in data.pkl); {AGAIN}")
     entries: dict[str, Entry] = {}
-    for key, value in _tensors(source, unpickle(data, source.name)).items():
+    tensors, listed = _tensors(source, unpickle(data, source.name))
+    for key, value in tensors.items():
         entries[key] = _entry(f"{source.name}: {show(key)}", value, members, root, not unchecked)
-    return check_entries(source.name, entries, source.size), (note,) if unchecked else ()
+    return check_entries(source.name, entries, source.size), (note,) if unchecked else (), listed
 
 
 def _root(source: Source, members: dict[str, Member]) -> str:
@@ -68,14 +72,13 @@ def _check_byteorder(source: Source, member: Member | None) -> None:
         )
 
 
-def _tensors(source: Source, value: object) -> dict[str, Strided]:
-    if isinstance(value, list) and value and all(isinstance(item, Strided) for item in value):
-        raise SchemaError(
-            f"{source.name}: is a list of {len(value)} tensors without names (such as the run-time state of the rwkv "
-            "package), which is not read yet; save a dict of named tensors"
-        )
+def _tensors(source: Source, value: object) -> tuple[dict[str, Strided], bool]:
+    """Return the tensors of a dict, or of a list under the names "0", "1", …; and whether it is a list."""
     if isinstance(value, Strided):
         raise SchemaError(f"{source.name}: is one tensor without a name; save a dict of named tensors")
+    listed = isinstance(value, list)
+    if isinstance(value, list):
+        value = {str(index): item for index, item in enumerate(value)}
     if not isinstance(value, dict):
         raise FormatError(
             f"{source.name}: holds a {type(value).__name__}, need a dict of tensors; save its state_dict()"
@@ -84,8 +87,9 @@ def _tensors(source: Source, value: object) -> dict[str, Strided]:
         if not isinstance(item, Strided):
             kind = type(item).__name__
             inner = " (its tensors are one level down)" if isinstance(item, dict) else ""
-            raise FormatError(f"{source.name}: {show(key)}: is a {kind}{inner}, need a tensor; save only the tensors")
-    return value
+            where = f"item {key} of its list" if listed else show(key)
+            raise FormatError(f"{source.name}: {where}: is a {kind}{inner}, need a tensor; save only the tensors")
+    return value, listed
 
 
 def _entry(where: str, value: Strided, members: dict[str, Member], root: str, checked: bool) -> Entry:

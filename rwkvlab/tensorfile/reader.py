@@ -20,8 +20,8 @@ class TensorFile:
     """An open file of named tensors: a description of each, and `read` for one at a time.
 
     format is "pth" or "safetensors", path the file, metadata the texts that a safetensors file carries, notes what the
-    reader found odd and accepted. Everything but the tensors' own bytes is checked when the file is opened.
-    Use it in a `with`, or call close().
+    reader found odd and accepted; is_list tells that a .pth holds a list, whose keys are then "0", "1", ….
+    Everything but the tensors' own bytes is checked when the file is opened. Use it in a `with`, or call close().
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -30,6 +30,7 @@ class TensorFile:
         self.path, self.name = self._source.path, self._source.name
         self.metadata: dict[str, str] = {}
         self.notes: tuple[str, ...] = ()
+        self.is_list = False
         self._entries: dict[str, Entry] = {}
         self._checked: set[int] = set()
         try:
@@ -45,7 +46,7 @@ class TensorFile:
             self._entries, self.metadata = safetensors.parse(source)
             return "safetensors"
         if head.startswith(b"PK\x03\x04"):
-            self._entries, self.notes = pth.parse(source)
+            self._entries, self.notes, self.is_list = pth.parse(source)
             return "pth"
         if _is_pickle(head):
             raise _refuse_pickle(source, head)

@@ -8,11 +8,11 @@ import torch
 
 from rwkvlab.errors import MismatchError, NonFiniteError, PathError, UnknownNameError
 from rwkvlab.shapes import Dims
-from rwkvlab.states import files
 from rwkvlab.states.card import ModelCard
 from rwkvlab.states.files import save_state
 from rwkvlab.states.shelf import Shelf
 from rwkvlab.states.state import State
+from rwkvlab.tensorfile import TensorFile
 
 
 def wkv(value=1.0, layers=2):
@@ -52,12 +52,20 @@ def test_what_cannot_be_read_is_listed_with_the_reason(folder):
 
 
 def test_listing_reads_no_tensor(folder, monkeypatch):
-    monkeypatch.setattr(files.TensorFile, "read", None)
+    monkeypatch.setattr(TensorFile, "read", None)
     shelf = Shelf(folder)
     assert len(shelf) == 5
     assert "5 states" in repr(shelf)
     assert "文言文QA" in shelf._repr_html_()
     assert "unreadable: 4" in shelf._repr_html_()
+
+
+def test_a_run_time_list_is_on_the_shelf_of_a_model_that_tells_its_order(tmp_path):
+    matrices = torch.arange(4.0).view(1, 2, 2)
+    torch.save([torch.ones(2), matrices, torch.ones(2)], tmp_path / "dump.pth")
+    assert "pass model=" in Shelf(tmp_path).unreadable["dump"]
+    model = SimpleNamespace(dims=Dims("x060", 1, 1, 2, 2, 2, 8, 9), card=ModelCard("m", "x060", "ab" * 32))
+    assert torch.equal(Shelf(tmp_path, model)["dump"].wkv[0], matrices.mT)
 
 
 def test_find_does_not_mind_case_width_or_composition(folder):

@@ -139,7 +139,17 @@ HOSTILE = {
     "same_key.pth": (archive(entries(("w", tensor()), ("w", tensor()))), FormatError, "'w' is there twice"),
     "int_key.pth": (archive(b"\x80\x02}" + whole(1) + tensor() + b"s."), SchemaError, "no string but int"),
     "nested.pth": (archive(entries(("state_dict", b"}" + text("w") + tensor() + b"s"))), FormatError, "'state_dict'"),
-    "a_list.pth": (archive(b"\x80\x02](" + tensor() + tensor() + b"e."), SchemaError, "list of 2 tensors"),
+    "a_mixed_list.pth": (archive(b"\x80\x02](" + tensor() + b"Ne."), FormatError, "item 1 of its list: is a NoneType"),
+    "a_nested_list.pth": (archive(b"\x80\x02](](" + tensor() + b"ee."), FormatError, "item 0 of its list: is a list"),
+    "an_empty_list.pth": (archive(b"\x80\x02]."), SchemaError, "no tensors"),
+    "a_list_of_one.pth": (
+        archive(b"\x80\x02](" + tensor() + b"q\0" + b"h\0" * 3000 + b"e."),
+        LimitError,
+        "share their",
+    ),
+    "a_list_in_itself.pth": (archive(b"\x80\x02]q\x00h\x00a."), FormatError, "item 0 of its list: is a list"),
+    "a_tuple.pth": (archive(b"\x80\x02(" + tensor() + tensor() + b"t."), FormatError, "holds a tuple"),
+    "one_tensor.pth": (archive(b"\x80\x02" + tensor() + b"."), SchemaError, "one tensor without a name"),
     "a_number.pth": (archive(b"\x80\x02" + whole(5) + b"."), FormatError, "int"),
     "deep.pth": (archive(DEEP), FormatError, "list"),
     "marks.pth": (archive(b"\x80\x02" + b"(" * 2000), FormatError, "nested"),
@@ -163,6 +173,18 @@ def test_the_honest_file_that_these_are_made_from_is_read(tmp_path):
     (tmp_path / "a.pth").write_bytes(archive())
     with read_tensors(tmp_path / "a.pth") as file:
         assert file.read("w").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_list_of_tensors_is_named_by_its_indices(tmp_path):
+    tensors = [torch.arange(float(n)) for n in range(1, 13)]
+    (tmp_path / "a").write_bytes(saved(tensors))
+    with read_tensors(tmp_path / "a") as file:
+        assert file.is_list
+        assert file.keys() == [str(i) for i in range(12)]
+        assert all(torch.equal(file.read(str(i)), tensor) for i, tensor in enumerate(tensors))
+    (tmp_path / "b").write_bytes(saved({str(i): tensor for i, tensor in enumerate(tensors)}))
+    with read_tensors(tmp_path / "b") as file:
+        assert not file.is_list
 
 
 def test_every_cut_is_refused(tmp_path):
