@@ -38,3 +38,17 @@ def test_logits_and_states_agree_whole_and_continued(models):
     assert close(ours.logits, first.logits)
     more = model.forward(tokens[:, 50:], ours.states)
     assert close(more.logits, second.logits)
+
+
+def test_a_cache_of_theirs_goes_on_here(models):
+    model, theirs = models
+    tokens = torch.randint(0, DIMS.vocab, (1, 60), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        cache = theirs(tokens[:, :40], use_cache=True).past_key_values.clone()
+        want = theirs(tokens[:, 40:], past_key_values=cache.clone(), use_cache=True).logits
+    state = lab.State.from_fla(
+        cache.recurrent_state, like=model, att_shift=cache.attention_shift, ffn_shift=cache.ffn_shift
+    )
+    assert close(model.forward(tokens[:, 40:], state).logits, want)
+    turned = lab.State.from_fla([heads.mT for heads in cache.recurrent_state], like=model)
+    assert not close(model.forward(tokens[:, 40:], turned).logits, want)

@@ -173,6 +173,17 @@ def test_every_cut_of_an_answer_is_refused(tmp_path, state):
             load_state(path)
 
 
+def test_a_comma_too_many_where_a_piece_ends_is_seen(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text(make("1,2, "))
+    monkeypatch.setattr(ai00json, "PIECE", 4)
+    with pytest.raises(FormatError, match=r"'a\.json': data: a comma too many after number 1; save"):
+        load_state(path)
+    path.write_text(make("1,23456,7"))
+    with pytest.raises(FormatError, match=r"'a\.json': data\[1\]: a number of more than 4 digits; save"):
+        load_state(path)
+
+
 def test_a_text_that_is_too_long_is_not_read(tmp_path, state, monkeypatch):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(item(state)))
