@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
-import time
 import traceback
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,14 +17,9 @@ from typing import Any
 import torch
 
 import rwkvlab as lab
-from rwkvlab.errors import Cancelled, PathError, SaveError, show
-from rwkvlab.measure.controls import CONTROLS, accuracies, controlled, lifts
-from rwkvlab.measure.grid import text_grid
-from rwkvlab.tasks.builtin import micro_tasks
+from rwkvlab.errors import Cancelled, MismatchError, PathError, printable, show
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
-QUERIES = 100  # of the demo: held out from training and tuning, the same for every task
-LIFT = 0.05  # what no control may add to the zero state's accuracy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if isinstance(error, lab.RwkvLabError) or error.errno != errno.ENOSPC:
+            return _report(error, bool(arguments and arguments.traceback))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("rwkvlab: error: standard output: no space left there; write to another place", file=sys.stderr)
+        return 2
     except Exception as error:
         return _report(error, bool(arguments and arguments.traceback))
 
@@ -99,52 +100,15 @@ def help_command(*_: Any) -> int:
 
 def demo_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Run the demo on one thread: a model this small loses more by sharing its work than it gains."""
+    from rwkvlab.demo import demo
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return demo(arguments)
+        demo(arguments.out)
+        return 0
     finally:
         torch.set_num_threads(threads)
-
-
-def demo(arguments: argparse.Namespace) -> int:
-    """Ask the bundled model the same from zero, from its states and from controls; print tables, save a figure."""
-    from rwkvlab.plots import plot_outcomes
-
-    begun, out = time.perf_counter(), Path(arguments.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PathError(f"--out {show(out)}: cannot make this folder ({error.strerror}); name another") from error
-    model, shelf = lab.bundled()
-    tasks = [task for task in micro_tasks(QUERIES) if task.name in shelf]
-    states = {task.name: shelf[task.name] for task in tasks}
-    print(f"One frozen model, {model.dims}, that learned {len(tasks)} functions of a short string.")
-    print("Nothing in a prompt, `query>`, tells which one is wanted; from row to row only the initial state differs.\n")
-    rows = controlled(model, states, tasks)
-    grid = accuracies(rows)
-    cells = [[f"{value:.2f}" for value in line] for line in grid.to_numpy()]
-    print(f"Share of whole answers right, greedy, {QUERIES} queries kept out of all training (last rows: controls):\n")
-    print(text_grid([f"{name}" for name in grid.columns], list(zip(map(str, grid.index), cells, strict=True))) + "\n")
-    lift = lifts(rows)
-    own, best = lift[lift["state"] == lift["task"]]["lift"], lift[lift["state"].isin(CONTROLS)].iloc[0]
-    rule = "holds" if best["lift"] <= LIFT else "DOES NOT HOLD"
-    print(f"A task's own state lifts its accuracy above that of zero by {own.min():.2f} to {own.max():.2f}.")
-    print(
-        f"The best control is `{best['state']}`, {best['lift']:+.2f} on {best['task']}: at most {LIFT:+.2f} {rule}.\n"
-    )
-    print("Some of the prompts, answered from each start:\n")
-    some = list(tasks[0].prompts[:4])
-    print(lab.compare(model, some, states, template="raw", temperature=0.0, presence=0.0, frequency=0.0, max_tokens=9))
-    try:
-        plot_outcomes(states[tasks[0].name], rows).savefig(out / "demo.png", dpi=130)
-        rows.to_csv(out / "answers.csv", index=False)
-    except OSError as error:
-        raise SaveError(f"--out {show(out)}: cannot write there ({error.strerror}); name another") from error
-    made = printable(f"Figure: {out / 'demo.png'}, all answers: {out / 'answers.csv'}")
-    print(f"\n{made} ({time.perf_counter() - begun:.0f} s).")
-    print("Go on in a notebook: `make lab` or `rwkvlab lab`, and open 01_does_the_start_matter.ipynb.")
-    return 0
 
 
 def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -153,7 +117,14 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
     )
     options = {"orientation": arguments.orientation, "any_base": arguments.any_base}
-    states: list[Any] = [lab.load_state(path, model, **options) for path in arguments.state]
+    states: list[Any] = []
+    for path in arguments.state:
+        try:
+            states.append(lab.load_state(path, model, **options))
+        except MismatchError as error:
+            raise MismatchError(f"--state {show(path)}: {error}") from error
+        for note in states[-1].card.notes:
+            print(f"rwkvlab: note: {show(path)}: {show(note, 400)[1:-1]}", file=sys.stderr)
     if arguments.zero or not states:
         states.insert(0, None)
     template = arguments.template
@@ -185,12 +156,6 @@ def lab_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *root, *rest])
 
 
-def printable(text: str) -> str:
-    """Return `text` with everything that could act on a terminal made visible; line ends, tabs and emoji stay."""
-    acting, kept = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\n\t\u200c\u200d"
-    return "".join(show(c)[1:-1] if unicodedata.category(c) in acting and c not in kept else c for c in text)
-
-
 def _write(text: str) -> None:
     print(printable(text), end="", flush=True)
 
@@ -210,5 +175,13 @@ def _report(error: Exception, trace: bool) -> int:
     return 2 if ours else 1
 
 
+def entry() -> None:
+    """Run as a program: after Ctrl-C a further one no longer disturbs the way out."""
+    code = main()
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

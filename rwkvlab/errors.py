@@ -103,6 +103,12 @@ def show(value: object, limit: int = 80) -> str:
     return "'" + (safe[:limit] + "…" if len(text) > limit or len(safe) > limit else safe) + "'"
 
 
+def printable(text: str) -> str:
+    """Return `text` with everything that could act on a terminal made visible; line ends, tabs and emoji stay."""
+    acting, kept = ("Cc", "Cf", "Cs", "Zl", "Zp"), "\n\t\u200c\u200d"
+    return "".join(show(c)[1:-1] if unicodedata.category(c) in acting and c not in kept else c for c in text)
+
+
 def _escape(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,6 +1,9 @@
 """The letters of every shape (B T L H V K C) and the checks made at the doors."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,10 +48,17 @@ def check_shape(name: str, tensor: Tensor, error: type[Exception] = MismatchErro
 
 def check_range(name: str, value: float, low: float, high: float, *, whole: bool = False) -> float:
     """Return `value` if it is a number in [low, high] (an integer where `whole`); raises ArgError, NaN included."""
-    kind = int if whole else (int, float)
+    kind = Integral if whole else Real  # numpy's numbers are of these kinds too
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         raise ArgError(f"{name}: need {'an integer' if whole else 'a number'} in [{low}, {high}], got {show(value)}")
-    return value
+    return int(value) if whole else value
+
+
+def check_items(name: str, value: Any) -> list[Any]:
+    """Return the items of a list, tuple or other iterable that is no text; raises ArgError for anything else."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ArgError(f"{name}: need a list, got {show(value)}")
+    return list(value)
 
 
 def as_tensor(name: str, value: object) -> Tensor:

@@ -235,3 +235,17 @@ def test_a_demo_that_cannot_write_says_so(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["demo", "--out", str(tmp_path / "file")]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_what_was_assumed_about_a_state_is_said(ask, random_state, tmp_path, capsys):
+    path = lab.save_state(random_state("mine"), tmp_path / "rwkv-x070-mine-0.1B.pth", dtype="bf16")
+    assert ask("hi", "-s", path) == 0
+    assert "note: " in (err := capsys.readouterr().err)
+    assert "architecture x070 taken from the file name" in err
+
+
+def test_a_state_that_does_not_fit_is_named_by_its_file(ask, tmp_path, capsys):
+    path = lab.save_state(lab.State(torch.ones(9, 2, 4, 4)), tmp_path / "other.safetensors")
+    assert ask("hi", "-s", path) == 2
+    assert "--state" in (err := capsys.readouterr().err)
+    assert "other.safetensors" in err

@@ -26,7 +26,7 @@ def name_arms(states: Any, *, zero_first: bool) -> dict[str, State | None]:
     else:
         raise ArgError(f"states: need a mapping, a list of State or a Shelf, got {show(type(states).__name__)}")
     arms: dict[str, State | None] = {}
-    if zero_first and not any(state is None or name == ZERO for name, state in pairs):
+    if zero_first and not any(_is_zero(state) for _, state in pairs):
         arms[ZERO] = None
     for name, state in pairs:
         if state is not None and not isinstance(state, State):
@@ -35,6 +35,10 @@ def name_arms(states: Any, *, zero_first: bool) -> dict[str, State | None]:
     if not arms:
         raise ArgError("states: empty; give at least one State, or None for zeros")
     return arms
+
+
+def _is_zero(state: Any) -> bool:
+    return state is None or (isinstance(state, State) and not state.has_shifts and not state.wkv.any())
 
 
 def _name(state: Any, at: int) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rwkvlab.errors import ArgError
+from rwkvlab.errors import ArgError, show
 from rwkvlab.measure.arms import States, name_arms
 from rwkvlab.measure.grid import html_grid, text_grid
 from rwkvlab.model.chat import chat_batch, choose_template
-from rwkvlab.shapes import check_range
+from rwkvlab.shapes import check_items, check_range
 from rwkvlab.tasks.templates import Template
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def compare(
     seed + 1, …, the same in every arm. template and sampling are those of `Model.chat`, with its defaults. Ctrl-C
     returns what there is. Raises ArgError, PromptError, MismatchError (a state that does not fit).
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = [prompts] if isinstance(prompts, str) else check_items("prompts", prompts)
+    if odd := [text for text in texts if not isinstance(text, str)]:
+        raise ArgError(f"prompts: need texts, got {show(odd[0])}; ids go to generate_batch")
     if not texts:
         raise ArgError("prompts: empty; give at least one")
     check_range("n", n, 1, 10_000, whole=True)
@@ -96,11 +98,14 @@ def compare(
     rows = []
     for at in range(0, len(jobs), step):
         part = jobs[at : at + step]
-        done = chat_batch(
-            model, [text for text, _, _ in part], [arms[name] for _, name, _ in part], template=form,
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, presence=presence,
-            frequency=frequency, ban=banned, stop=stop, seed=[seed + sample for _, _, sample in part],
-        )  # fmt: skip
+        try:
+            done = chat_batch(
+                model, [text for text, _, _ in part], [arms[name] for _, name, _ in part], template=form,
+                max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, presence=presence,
+                frequency=frequency, ban=banned, stop=stop, seed=[seed + sample for _, _, sample in part],
+            )  # fmt: skip
+        except KeyboardInterrupt:  # between two batches
+            break
         for (text, name, sample), one in zip(part, done, strict=True):
             rows.append((text, name, sample, one.text, len(one.tokens), sum(one.logprobs), one.finish))
         if any(one.finish == "interrupted" for one in done):

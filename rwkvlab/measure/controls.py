@@ -29,6 +29,8 @@ def controlled(model: Model, states: Mapping[str, State], tasks: Sequence[Task],
     transposed. Raises ArgError for a task without a state, StateOpError for heads that are not square.
     """
     missing = [task.name for task in tasks if task.name not in states]
+    if ZERO in states:
+        raise ArgError(f"states: {ZERO!r} is the name of the start from zeros; name the state of this task otherwise")
     if missing or len(states) < 2:
         raise ArgError(f"states: need one for each task and two at least; none for {show(', '.join(missing))}")
     rows = Experiment(model, {ZERO: None, **states}, tasks).run()

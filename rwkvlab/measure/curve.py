@@ -9,7 +9,7 @@ import pandas as pd
 
 from rwkvlab.errors import ArgError, show
 from rwkvlab.measure.experiment import Experiment
-from rwkvlab.shapes import check_range
+from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.blend import lerp
 from rwkvlab.states.state import State
 from rwkvlab.tasks.task import Task
@@ -33,7 +33,7 @@ def sweep(
     logprob (mean natural log-probability of the right answer). All blends of a prompt run in one batch. Raises ArgError
     for a t that is no number; `how` raises for what it cannot blend.
     """
-    steps = [float(check_range("ts", _number(t), -1e6, 1e6)) for t in ts]
+    steps = [float(check_range("ts", _number(t), -1e6, 1e6)) for t in check_items("ts", ts)]
     if not steps:
         raise ArgError("ts: empty; give at least one number, such as [0, 0.5, 1]")
     start, end = (model.zero() if state is None else state for state in (a, b))

@@ -14,7 +14,7 @@ from rwkvlab.errors import ArgError, Cancelled, show
 from rwkvlab.measure.arms import States, name_arms
 from rwkvlab.model.chat import chat_batch
 from rwkvlab.model.score import score
-from rwkvlab.shapes import check_range
+from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.state import State
 from rwkvlab.tasks.task import Task
 from rwkvlab.tasks.templates import Template, get_template
@@ -52,7 +52,7 @@ class Experiment:
         """
         self.model = model
         self.states = name_arms(states, zero_first=False)
-        self.tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
+        self.tasks = [tasks] if isinstance(tasks, Task) else check_items("tasks", tasks)
         for task in self.tasks:
             if not isinstance(task, Task):
                 raise ArgError(f"tasks: need a Task or a list of them, got {show(type(task).__name__)}")

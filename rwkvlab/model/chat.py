@@ -44,7 +44,7 @@ def chat(
     takes the template's. The question is cleaned as `Template` says; the template's name is in the result. A warning
     tells where the state's card names another template. Errors as in `generate`.
     """
-    emit = None if on_text is None else lambda _, piece: on_text(piece)
+    emit = (lambda _, piece: on_text(piece)) if callable(on_text) else on_text
     return chat_batch(
         model, question, [state], template=template, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
         top_k=top_k, presence=presence, frequency=frequency, ban=ban, seed=seed, stop=stop, on_text=emit, cancel=cancel,
@@ -72,7 +72,8 @@ def chat_batch(
     """Ask B questions from B states in one batch and one template ("auto": the first state's); as `chat`."""
     texts, starts = pair_rows(as_list(questions), states)
     form = choose_template(template, starts)
-    prompts = [form.format(text) for text in texts]  # type: ignore[arg-type]
+    names = ["question"] if len(texts) == 1 else [f"questions[{i}]" for i in range(len(texts))]
+    prompts = [form.format(text, name) for text, name in zip(texts, names, strict=True)]  # type: ignore[arg-type]
     trims = [Trim(form.lead) if form.clean else None for _ in prompts]
 
     def emit(row: int, piece: str) -> None:
@@ -133,10 +134,10 @@ class Conversation:
     ) -> None:
         """Start from `state` (None: zeros); sampling holds defaults for `ask`, those of `chat` where left out."""
         self._model = model
+        self.state = self._fitting(state)
         self.template = choose_template(template, [state])
         self.sampling = dict(sampling)
         self.turns: tuple[Turn, ...] = ()
-        self.state = self._fitting(state)
 
     def ask(self, question: str, **options: Any) -> Generation:
         """Ask the next question; options are those of `chat` but state and template, for this turn only.

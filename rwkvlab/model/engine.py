@@ -53,6 +53,8 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, name: str, tokenizer: Any = None, backend: str = "auto") -> None:
         if backend not in BACKENDS:
             raise ArgError(f"backend: need one of {', '.join(BACKENDS)}, got {show(backend)}")
+        if backend == "triton" and checkpoint.weights["emb.weight"].device.type != "cuda":
+            raise ArgError("backend: 'triton' needs a model on a CUDA device; take 'auto' or 'chunked' on a CPU")
         self.dims = checkpoint.dims
         self.card = ModelCard(name, checkpoint.dims.arch, checkpoint.fingerprint)
         self._version = VERSIONS[checkpoint.dims.arch]
@@ -107,7 +109,7 @@ class Model:
         with torch.set_grad_enabled(tracked):
             flow = self.begin(starts)
             out = self.run(rows, flow, logits)
-        if logits == "last" and out is not None:
+        if logits == "last" and out is not None and rows.shape[1]:
             out = out[:, None]
         return Output(out, finish(self, flow, starts, rows.shape[1]))
 
@@ -145,18 +147,22 @@ class Model:
         if tokens.shape[1] == 0:
             shape = (len(tokens), 0, self.dims.vocab)
             return None if logits is None else torch.zeros(shape, device=self.device)
-        if tokens.shape == (1, 1) and way.tap is None and not torch.is_grad_enabled() and self._step is not None:
-            out = linear(self._step(self._weights, tokens, flow), self._weights.head).float()
-            return None if logits is None else out[:, 0] if logits == "last" else out
-        step = tokens.shape[1] if torch.is_grad_enabled() else SEGMENT
+        every = way.chunk_states or 1  # chunk states are counted from the start of a segment
+        step = tokens.shape[1] if torch.is_grad_enabled() else max(1, SEGMENT // every) * every
         parts = []
         for part in tokens.split(step, dim=1):
-            x = self._version.run(self._weights, part, flow, way)
+            x = self._pass(part, flow, way)
             if logits == "all":
                 parts.append(linear(x, self._weights.head).float())
         if logits == "last":
             return linear(x[:, -1], self._weights.head).float()
         return torch.cat(parts, dim=1) if parts else None
+
+    def _pass(self, tokens: Tensor, flow: Flow, way: Way) -> Tensor:
+        plain = way.tap is None and way.backend in (None, "triton") and not torch.is_grad_enabled()
+        if self._step is not None and plain and tokens.shape == (1, 1):
+            return self._step(self._weights, tokens, flow)
+        return self._version.run(self._weights, tokens, flow, way)
 
 
 def load_model(
@@ -186,6 +192,8 @@ def _device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+        if chosen.type == "meta":
+            raise ValueError("no numbers there")
         torch.empty(0, device=chosen)
     except Exception as error:
         raise ArgError(f"device: {show(device)} cannot be used here; 'cpu' always can") from error

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from rwkvlab.errors import ArgError
+from rwkvlab.errors import ArgError, show
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
 from rwkvlab.model.reading import Prompt, pair_rows, prompt_ids
-from rwkvlab.model.sampling import Sampling, check_sampling
+from rwkvlab.model.sampling import Sampling, check_sampling, check_seed
 from rwkvlab.model.stream import TextStream
 from rwkvlab.model.writing import Row, Writing
 from rwkvlab.states.state import State
@@ -65,7 +65,7 @@ def generate(
     what there is within one step; a second Ctrl-C does not wait for the step. Raises PromptError, ArgError,
     MismatchError (a state that does not fit), NonFiniteError (broken logits).
     """
-    emit = None if on_text is None else lambda _, piece: on_text(piece)
+    emit = (lambda _, piece: on_text(piece)) if callable(on_text) else on_text
     ids = prompt_ids(model, prompt)
     return generate_batch(
         model, [ids], [state], max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
@@ -98,16 +98,19 @@ def generate_batch(
     """
     texts, starts = pair_rows(prompts, states)
     ids = [prompt_ids(model, text, "prompt" if len(texts) == 1 else f"prompts[{i}]") for i, text in enumerate(texts)]
-    seeds: list[int | None] = list(seed) if isinstance(seed, Sequence) else [seed] * len(ids)
+    listed = isinstance(seed, Sequence) and not isinstance(seed, str)
+    seeds: list[int | None] = list(seed) if listed else [seed] * len(ids)  # type: ignore[arg-type, list-item]
     if len(seeds) != len(ids):
         raise ArgError(f"seed: need one, or one a row: {len(ids)}, got {len(seeds)}")
-    settings = [
-        check_sampling(
-            model, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, presence=presence,
-            frequency=frequency, ban=ban, stop=stop, seed=one,
-        )
-        for one in seeds
-    ]  # fmt: skip
+    common = check_sampling(
+        model, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, presence=presence,
+        frequency=frequency, ban=ban, stop=stop, seed=0,
+    )  # fmt: skip
+    settings = [replace(common, seed=check_seed(one)) for one in seeds]
+    if on_text is not None and not callable(on_text):
+        raise ArgError(f"on_text: need a function, got {show(on_text)}")
+    if cancel is not None and not isinstance(cancel, threading.Event):
+        raise ArgError(f"cancel: need a threading.Event, got {show(cancel)}")
     decoder = model.tokenizer.decoder
     rows = [
         Row(i, ids[i], starts[i], TextStream(decoder(), setting.stop), setting.seed)

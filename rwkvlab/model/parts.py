@@ -149,11 +149,13 @@ def apply_wkv(
 
     A single token without a gradient takes the in-place `step`; `u`, which has no time axis, goes through as it is.
     """
-    if way.tap is None and operands["r"].shape[1] == 1 and not torch.is_grad_enabled():
+    graph = torch.is_grad_enabled()
+    if way.tap is None and operands["r"].shape[1] == 1 and not graph and way.backend in (None, "triton"):
         now = (x if name == "u" else x[:, 0] for name, x in operands.items())
         return step(*now, flow.wkv[i])[:, None]
+    backend = None if graph and way.backend == "triton" else way.backend  # Triton has no backward as yet
     extra = {} if way.chunk_states is None else {"chunk_states": way.chunk_states}
-    y, flow.wkv[i], *states = full(*operands.values(), flow.wkv[i], backend=way.backend, **extra)
+    y, flow.wkv[i], *states = full(*operands.values(), flow.wkv[i], backend=backend, **extra)
     if way.tap is not None:
         for name, x in (operands | {"y": y} | dict(zip(("state",), states, strict=False))).items():
             way.tap(i, name, x)

@@ -133,7 +133,7 @@ def _time_mix(
     w = LOG_DECAY_FLOOR * torch.sigmoid(gate.float())  # [B,T,C] log decay, fp32
     a = torch.sigmoid(_lora(linear(z_a, p.a[1]), p.a))
     g = linear(torch.sigmoid(linear(z_g, p.g[0])), p.g[1])
-    kk = F.normalize((k * p.k_k).view(heads), dim=-1)
+    kk = _unit((k * p.k_k).view(heads))
     k = k * torch.addcmul(1 - p.k_a, a, p.k_a)
     if p.v is None or v_first is None:
         v_first = v
@@ -161,7 +161,7 @@ def step(p: Weights, tokens: Tensor, flow: Flow) -> Tensor:
         w = torch.addmv(layer.w[0], layer.w[2], layer.w[1].mv(z_w).tanh_()).float().sigmoid_().mul_(LOG_DECAY_FLOOR)
         a = torch.addmv(layer.a[0], layer.a[2], layer.a[1].mv(z_a)).sigmoid_()
         g = layer.g[1].mv(layer.g[0].mv(z_g).sigmoid_())
-        kk = F.normalize((k * layer.k_k).view(1, H, K), dim=-1)
+        kk = _unit((k * layer.k_k).view(1, H, K))
         k = k.mul_(torch.addcmul(1 - layer.k_a, a, layer.k_a))
         if v_first is None or layer.v is None:
             v_first = v
@@ -177,6 +177,11 @@ def step(p: Weights, tokens: Tensor, flow: Flow) -> Tensor:
         flow.ffn[i] = z[None]
         x = x + matvec(layer.ffn_value, matvec(layer.ffn_key, mixed).relu_().square_())
     return norm(x, p.ln_out)[None, None]
+
+
+def _unit(x: Tensor) -> Tensor:
+    """x over its norm along the last axis, in fp32: the guard against zero keys is itself zero in fp16."""
+    return F.normalize(x.float(), dim=-1).to(x.dtype)
 
 
 def _lora(x: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> Tensor:

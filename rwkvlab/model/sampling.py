@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, NonFiniteError, show
-from rwkvlab.shapes import check_range
+from rwkvlab.shapes import check_items, check_range
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
@@ -62,14 +62,19 @@ def check_sampling(
     check_range("frequency", frequency, -100.0, 100.0)
     check_range("max_tokens", max_tokens, 0, 2**40, whole=True)
     check_range("top_k", top_k, 0, 2**40, whole=True)
-    if seed is None:
-        seed = torch.Generator().seed() % 2**31
-    check_range("seed", seed, 0, 2**63 - 1, whole=True)
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    seed = check_seed(seed)
+    stops = (stop,) if isinstance(stop, str) else tuple(check_items("stop", stop))
     if not all(isinstance(text, str) and text for text in stops):
         raise ArgError(f"stop: need non-empty strings, got {show(stop)}")
-    banned = _banned(model, (ban,) if isinstance(ban, (str, int)) else ban)
+    banned = _banned(model, (ban,) if isinstance(ban, (str, int)) else check_items("ban", ban))
     return Sampling(max_tokens, temperature, top_p, top_k, presence, frequency, banned, stops, seed)
+
+
+def check_seed(seed: int | None) -> int:
+    """Return the seed, or a fresh one for None; raises ArgError."""
+    if seed is None:
+        return torch.Generator().seed() % 2**31
+    return int(check_range("seed", seed, 0, 2**63 - 1, whole=True))
 
 
 def _banned(model: Model, ban: Iterable[int | str]) -> tuple[int, ...]:
@@ -129,8 +134,8 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         ids = logits.argmax(dim=-1, keepdim=True)
         return ids, torch.ones_like(ids, dtype=torch.float64)
     if sampling.top_p == 1 and not 0 < sampling.top_k < vocab:
-        p = (logits / sampling.temperature).softmax(dim=-1)
-        return torch.arange(vocab, device=logits.device).expand(p.shape), p.double()
+        p = _tempered(logits, sampling.temperature)
+        return torch.arange(vocab, device=logits.device).expand(p.shape), p
     p = logits.softmax(dim=-1)
     for near in (*(n for n in NEAR if n < vocab), vocab):
         best, ids = p.topk(near, dim=-1)
@@ -140,7 +145,13 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
             break
     ids, order = ids.sort(dim=-1)
     kept = best.log().masked_fill(best < floor, -math.inf).gather(-1, order)
-    return ids, (kept / sampling.temperature).softmax(dim=-1)
+    return ids, _tempered(kept, sampling.temperature)
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Return probabilities, float64; the largest logit is taken off first, so that a tiny temperature is greedy."""
+    exact = logits.double()
+    return ((exact - exact.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
 
 
 def _least_kept(best: Tensor, sampling: Sampling) -> Tensor:

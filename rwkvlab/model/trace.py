@@ -12,7 +12,7 @@ from torch import Tensor
 from rwkvlab.errors import ArgError, show
 from rwkvlab.model.flow import row_state
 from rwkvlab.model.parts import Way
-from rwkvlab.shapes import check_range
+from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.state import State
 
 if TYPE_CHECKING:
@@ -60,15 +60,18 @@ def trace(
     dims = model.dims
     check_range("every", every, 1, 2**31, whole=True)
     known = [name for name in KEEP if name not in (("u",) if dims.arch == "x070" else ("a", "b"))]
+    keep, heads = check_items("keep", keep), heads if heads is None else check_items("heads", heads)
     if unknown := [name for name in keep if name not in known]:
         raise ArgError(f"keep: {dims.arch} has {', '.join(known)}; got {show(unknown[0])}")
+    if heads is not None and not heads:
+        raise ArgError("heads: empty; give (layer, head) pairs, or None for all")
     for layer, head in heads or ():
         check_range("heads: layer", layer, 0, dims.L - 1, whole=True)
         check_range("heads: head", head, 0, dims.H - 1, whole=True)
     ids = model.encode(prompt)
     if not ids:
         raise ArgError("prompt: there is nothing to trace in an empty text")
-    seen: dict[str, list[Tensor]] = {name: [] for name in keep}
+    seen: dict[str, list[list[Tensor]]] = {name: [[] for _ in range(dims.L)] for name in keep}
 
     def tap(layer: int, name: str, tensor: Tensor) -> None:
         if name in seen:
@@ -76,15 +79,17 @@ def trace(
             if heads is not None:
                 rows = [head for at, head in heads if at == layer]
                 part = part[rows] if name == "u" else part[:, rows]
-            seen[name].append(part.detach().float().cpu())
+            seen[name][layer].append(part.detach().float().cpu())
 
-    way = Way(chunk_states=every, tap=tap)
+    way = Way(backend=model._backend, chunk_states=every, tap=tap)
     with torch.no_grad():
         flow = model.begin([state])
         model.run(torch.tensor([ids]), flow, logits=None, way=way)
     final = row_state(model, flow, 0, state, len(ids))
     pairs = None if heads is None else list(heads)
-    kept = {name: _arrange(name, parts, pairs) for name, parts in seen.items()}
+    # a long text comes in segments, a whole number of `every` each; u has no time axis
+    whole = {name: [x[-1] if name == "u" else torch.cat(x) for x in layers] for name, layers in seen.items()}
+    kept = {name: _arrange(name, layers, pairs) for name, layers in whole.items()}
     if "state" in kept:
         end = final.wkv if pairs is None else torch.stack([final.wkv[at, head] for at, head in pairs])
         kept["state"] = torch.cat((kept["state"], end[None]))

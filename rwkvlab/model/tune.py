@@ -102,6 +102,8 @@ def tune(
 
 def _encode(model: Model, examples: Iterable[tuple[str, str]]) -> list[Pair]:
     pairs = []
+    if isinstance(examples, str) or not isinstance(examples, Iterable):
+        raise TuneError(f"examples: need a list of (prompt, answer) pairs, got {show(examples)}")
     for number, example in enumerate(examples):
         if not isinstance(example, Sequence) or isinstance(example, str) or len(example) != 2:
             raise TuneError(f"examples[{number}]: need a (prompt, answer) pair, got {show(example)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from rwkvlab.tensorfile import TensorFile
 VERSIONS = {"x052": rwkv5, "x060": rwkv6, "x070": rwkv7}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCK_KEY = re.compile(r"blocks\.(0|[1-9][0-9]{0,3})\.(.+)", re.ASCII)
+EXACT = (".time_decay", ".time_faaaa")  # decays are fp32 in every model, and an exponential magnifies rounding
 UNUSED = re.compile(r"blocks\.(0\.att\.v[012]|[0-9]+\.att\.time_state)", re.ASCII)
 
 
@@ -53,6 +55,9 @@ def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtyp
             dims, table = survey(file)
         except (SchemaError, MismatchError) as error:
             raise type(error)(f"{where}: {error}") from None
+        if any(key.endswith(".att.time_state") for key in file.keys()):  # noqa: SIM118
+            text = "holds a tuned state too, which is not mounted; load_state of the same file gives it"
+            warnings.warn(f"{where}: {text}", stacklevel=3)
         target = _dtype(dtype, file.info("emb.weight")[0])
         mark = Fingerprint()
         weights: dict[str, Tensor] = {}
@@ -61,7 +66,8 @@ def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtyp
             _check_finite(where, key, tensor)
             tensor = tensor.reshape(shape)
             mark.add(key, tensor)
-            weights[key] = _lay_out(key, tensor.to(device=device, dtype=target))
+            kept = torch.float32 if key.endswith(EXACT) else target
+            weights[key] = _lay_out(key, tensor.to(device=device, dtype=kept))
             del tensor
     return Checkpoint(dims, weights, mark.hex())
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rwkvlab.errors import ArgError, ConfigError, SaveError, show
-from rwkvlab.states.files import peek_state, save_state
+from rwkvlab.states.files import load_state, peek_state, save_state
 from rwkvlab.states.fits import HasDims
 from rwkvlab.states.shelf import Shelf
 from rwkvlab.states.state import State
@@ -82,6 +84,12 @@ def _is_there(config: Ai00Config, entry: StateEntry | None, shelf: Mapping[str, 
     own = shelf.path(name).resolve() if isinstance(shelf, Shelf) else config.folder / f"{name}.state"
     if listed != own:
         raise ConfigError(f"{show(name)}: the config has a state of this name, {show(entry.path)}; rename one of them")
+    if not isinstance(shelf, Shelf) and listed.exists():
+        same = torch.equal(load_state(listed).wkv, shelf[name].wkv.detach().cpu().half().float())
+        if not same:
+            raise SaveError(
+                f"{show(name)}: {show(entry.path)} is there with other values; remove that file, or rename the state"
+            )
     return True
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, NonFiniteError, StateOpError, show
-from rwkvlab.shapes import check_range
+from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.fits import check_alike, common_card
 from rwkvlab.states.state import State, parents_of, term_of
 
@@ -56,7 +56,7 @@ def mix(states: Sequence[State], weights: Sequence[float], *, extrapolate: bool 
     Raises StateOpError for no states, another number of weights or another sum, ArgError for a weight out of range,
     MismatchError for states of different models.
     """
-    states, weights = list(states), list(weights)
+    states, weights = check_items("states", states), check_items("weights", weights)
     if not states or len(states) != len(weights):
         raise StateOpError(
             f"mix: got {len(states)} states and {len(weights)} weights, need as many of both, at least one"
@@ -64,8 +64,9 @@ def mix(states: Sequence[State], weights: Sequence[float], *, extrapolate: bool 
     values = [_fraction(f"weights[{index}]", weight, extrapolate) for index, weight in enumerate(weights)]
     if abs(sum(values) - 1) > 1e-6:
         raise StateOpError(f"mix: the weights sum to {sum(values):.6g}, need 1; divide each by their sum")
-    for state in states:
-        _check("mix", states[0], state)
+    for at, state in enumerate(states):
+        for other in states[: at + 1]:  # every pair: the first may not say what it was made on
+            _check("mix", other, state)
     recipe = " + ".join(
         f"{value:g} * {term_of(state, product=True)}" for value, state in zip(values, states, strict=True)
     )
@@ -86,7 +87,7 @@ def splice(base: State, donor: State, at: Iterable[tuple[int, int]]) -> State:
     _check("splice", base, donor)
     layers, heads = base.wkv.shape[:2]
     places = []
-    for index, place in enumerate(at):
+    for index, place in enumerate(check_items("at", at)):
         if not isinstance(place, (tuple, list)) or len(place) != 2:
             raise ArgError(f"at[{index}]: need (layer, head), got {show(place)}")
         layer = check_range(f"at[{index}] layer", place[0], 0, layers - 1, whole=True)

@@ -1,6 +1,6 @@
 """Task: questions with the answers that are wanted, and the template they are asked in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rwkvlab.errors import ArgError, show
@@ -22,9 +22,10 @@ class Task:
     def __post_init__(self) -> None:
         for field in ("prompts", "answers"):
             texts = getattr(self, field)
-            if isinstance(texts, str) or not all(isinstance(text, str) and text for text in texts):
+            texts = texts if isinstance(texts, str) or not isinstance(texts, Iterable) else tuple(texts)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) and text for text in texts):
                 raise ArgError(f"task {show(self.name)}: {field}: need a list of non-empty strings, got {show(texts)}")
-            object.__setattr__(self, field, tuple(texts))
+            object.__setattr__(self, field, texts)
         if not self.prompts or len(self.prompts) != len(self.answers):
             sizes = f"{len(self.prompts)} prompts and {len(self.answers)} answers"
             raise ArgError(f"task {show(self.name)}: need as many answers as prompts, at least one; got {sizes}")

@@ -31,18 +31,24 @@ class Template:
             raise ArgError(f"template name: need a non-empty string, got {show(self.name)}")
         if not isinstance(self.prompt, str) or self.prompt.count(SLOT) != 1:
             raise ArgError(f"template {show(self.name)}: prompt: need a text with {SLOT} once, got {show(self.prompt)}")
+        object.__setattr__(self, "stop", self.stop if isinstance(self.stop, str) else tuple(self.stop))
         if isinstance(self.stop, str) or not all(isinstance(stop, str) and stop for stop in self.stop):
             raise ArgError(
                 f"template {show(self.name)}: stop: need a tuple of non-empty strings, got {show(self.stop)}"
             )
 
-    def format(self, question: str) -> str:
-        """Return the prompt for a question; PromptError where nothing is left of it after cleaning."""
+    def format(self, question: str, name: str = "question") -> str:
+        """Return the prompt for a question; PromptError, by `name`, where nothing is left of it after cleaning."""
         if not isinstance(question, str):
-            raise PromptError(f"question: need a str, got {type(question).__name__}")
+            raise PromptError(f"{name}: need a str, got {type(question).__name__}")
+        if lone := re.search("[\ud800-\udfff]", question):
+            raise PromptError(
+                f"{name}: lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}; remove it, or decode the "
+                "text with errors='replace'"
+            )
         text = self.tidy(question)
         if not text:
-            raise PromptError("question: empty; ask something")
+            raise PromptError(f"{name}: empty; ask something")
         return self.prompt.replace(SLOT, text)
 
     def tidy(self, text: str) -> str:

@@ -53,3 +53,15 @@ def test_mistakes_are_named(tiny, random_state):
         compare(tiny, "hi", None, template="nope")
     with pytest.raises(MismatchError, match="H=3"):
         compare(tiny, "hi", [State(random_state().wkv[:, [0, 1, 1]])])
+
+
+def test_a_state_that_is_called_zero_does_not_take_the_place_of_zero(tiny, random_state):
+    state = random_state(tiny, 1)
+    table = compare(tiny, "ab", {"zero": state}, template="raw", max_tokens=3).table
+    assert list(table["state"]) == ["zero", "zero (2)"]
+
+
+@pytest.mark.parametrize("prompts", [[[1, 2]], None, 5])
+def test_prompts_are_texts(tiny, prompts):
+    with pytest.raises(ArgError, match="prompts: need"):
+        compare(tiny, prompts, [None])

@@ -39,3 +39,8 @@ def test_lifts_are_differences_to_zero_the_largest_first():
 def test_every_task_needs_its_state(tiny, random_state):
     with pytest.raises(ArgError, match="none for 'sort'"):
         controlled(tiny, {"copy": random_state()}, [Task("sort", ["ba"], ["ab"])])
+
+
+def test_no_task_may_be_called_zero(tiny, random_state):
+    with pytest.raises(ArgError, match="'zero' is the name of the start from zeros"):
+        controlled(tiny, {"zero": random_state(tiny, 1), "b": random_state(tiny, 2)}, [Task("zero", ["a"], ["b"])])

@@ -139,3 +139,33 @@ def test_trace_keeps_the_heads_that_were_asked_for_in_their_order(model):
         model.trace(tokens, keep=("q",))
     with pytest.raises(ArgError, match="head"):
         model.trace(tokens, heads=[(0, 99)])
+
+
+@pytest.mark.parametrize(("length", "every"), [(1025, 64), (3000, 100), (2100, 5000)])
+def test_trace_of_a_long_text_keeps_every_token_and_state(checkpoint_file, geometries, length, every):
+    model = lab.load_model(checkpoint_file(*geometries["v7-N8-L1"])[0], device="cpu")
+    tokens = [i * 7 % model.dims.vocab for i in range(length)]
+    trace = model.trace(tokens, every=every, keep=("state", "k"))
+    assert trace["k"].shape[:2] == (model.dims.L, length)
+    assert len(trace["state"]) == len(trace.positions) == -(-length // every) + 1
+    for index in (1, len(trace.positions) - 2):
+        want = model.read(tokens[: int(trace.positions[index])]).wkv
+        assert torch.allclose(trace["state"][index], want, rtol=1e-3, atol=1e-4)
+
+
+def test_odd_requests_are_refused_or_empty(model):
+    assert model.forward([], logits="last").logits.shape == (1, 0, model.dims.vocab)
+    for heads in ([], 5):
+        with pytest.raises(ArgError, match="heads"):
+            model.trace([1], heads=heads)
+
+
+def test_the_named_backend_computes_single_tokens_too(geometry, checkpoint_file):
+    path = checkpoint_file(*geometry)[0]
+    by_name = [lab.load_model(path, device="cpu", backend=name) for name in ("auto", "naive", "chunked")]
+    first, *others = (model.forward([3], model.read([1, 2])).logits for model in by_name)
+    assert all(torch.allclose(first, other, atol=1e-4) for other in others)
+    with pytest.raises(ArgError, match="backend: 'triton' needs"):
+        lab.load_model(path, device="cpu", backend="triton")
+    with pytest.raises(ArgError, match="meta"):
+        lab.load_model(path, device="meta")

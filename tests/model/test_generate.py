@@ -369,3 +369,15 @@ def test_broken_logits_are_an_error_not_a_token():
 
     with pytest.raises(NonFiniteError, match="row 0 for token 0"):
         generate(build(Broken), "a")
+
+
+def test_arguments_that_run_out_serve_every_row(model, states):
+    two = model.generate_batch(["ab", "ab"], [None, None], max_tokens=3, seed=1, ban=iter([5]), stop=iter(["zzz"]))
+    assert two[0].sampling == two[1].sampling
+    assert two[0].sampling.ban == (5,)
+
+
+@pytest.mark.parametrize("bad", [{"on_text": 5}, {"cancel": "x"}, {"seed": "str"}])
+def test_arguments_of_another_kind_are_named(model, bad):
+    with pytest.raises(ArgError, match=next(iter(bad))):
+        model.generate("ab", max_tokens=1, **bad)

@@ -159,6 +159,9 @@ def test_a_row_draws_the_same_whatever_stands_beside_it():
         {"stop": ""},
         {"stop": ["a", ""]},
         {"stop": [1]},
+        {"stop": 5},
+        {"ban": None},
+        {"seed": "3"},
         {"ban": [600]},
         {"ban": [-1]},
         {"ban": [1.0]},
@@ -173,3 +176,10 @@ def test_an_argument_out_of_range_is_refused_by_name(bad):
 def test_a_fresh_seed_is_drawn_and_told():
     seeds = {check_sampling(MODEL).seed for _ in range(5)}
     assert len(seeds) == 5
+
+
+def test_a_tiny_temperature_is_greedy():
+    logits = torch.tensor([[0.5, 3.0, 2.9, -1.0]])
+    for top_p in (1.0, 0.9):
+        for temperature in (1e-40, 1e-310):
+            assert choose(logits, settings(temperature=temperature, top_p=top_p), [torch.Generator()]) == [1]

@@ -159,3 +159,9 @@ def test_settings_out_of_range_are_named(model, setting):
 def test_an_init_of_another_model_is_refused(model):
     with pytest.raises(MismatchError):
         tune(model, EXAMPLES, init=make_model(seed=1).zero())
+
+
+@pytest.mark.parametrize("examples", [None, 5, "ab"])
+def test_examples_must_be_a_list(model, examples):
+    with pytest.raises(TuneError, match="examples: need a list"):
+        tune(model, examples)

@@ -12,6 +12,7 @@ from rwkvlab.states.card import same_base
 
 V7 = Dims("x070", L=2, H=2, C=16, K=8, V=8, ffn=24, vocab=33)
 V6 = Dims("x060", L=2, H=2, C=16, K=8, V=8, ffn=24, vocab=33)
+V5 = Dims("x052", L=2, H=2, C=16, K=8, V=8, ffn=24, vocab=33)
 RANKS = {"w": 4, "a": 4, "v": 3, "g": 5, "maa": 3, "decay": 4}
 
 
@@ -150,3 +151,26 @@ def test_a_state_of_another_base_is_refused_and_any_base_overrides(saved, tmp_pa
     state = lab.load_state(path, b, any_base=True)
     assert "another base model" in state.card.notes[-1]
     b.forward([1], state)
+
+
+def test_a_head_of_zero_keys_is_finite_in_half_precision(saved):
+    weights = v7()
+    weights["blocks.1.att.key.weight"][:8] = 0
+    model = lab.load_model(saved(weights), device="cpu", dtype="fp16")
+    assert model.forward([1, 2, 3]).logits.isfinite().all()
+    assert model.forward([4], model.read([1, 2, 3])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("dims", "key"), [(V6, "time_faaaa"), (V6, "time_decay"), (V5, "time_decay")], ids=str)
+def test_decays_stay_fp32_whatever_the_weights_are(saved, dims, key):
+    weights = random_weights(dims, RANKS)
+    loaded = load_weights(saved(weights), torch.device("cpu"), "bf16").weights
+    assert torch.equal(loaded[f"blocks.1.att.{key}"], weights[f"blocks.1.att.{key}"])
+    assert loaded["blocks.1.att.key.weight"].dtype == torch.bfloat16
+
+
+def test_a_merged_checkpoint_says_that_its_state_is_not_mounted(saved):
+    path = saved(v7(**{f"blocks.{i}.att.time_state": torch.ones(2, 8, 8) for i in range(2)}))
+    with pytest.warns(UserWarning, match=r"model\.pth.*tuned state too, which is not mounted"):
+        model = lab.load_model(path, device="cpu")
+    assert lab.load_state(path, model).wkv.eq(1).all()

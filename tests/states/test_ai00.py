@@ -202,9 +202,17 @@ def test_what_cannot_be_added_leaves_the_config_as_it_was(config, tmp_path):
     for new, error, words in (
         ({"shifted": shifted}, SaveError, "token-shifts"),
         ({"taken": State(wkv())}, SaveError, "there already"),
-        ({"emoji": State(wkv()), "../up": State(wkv())}, PathError, "file name"),
+        ({"fresh": State(wkv()), "../up": State(wkv())}, PathError, "file name"),
         ({"文言文": State(wkv())}, ConfigError, "of this name"),
     ):
         with pytest.raises(error, match=words):
             write_ai00(new, config)
         assert config.read_bytes() == before
+
+
+def test_a_state_with_new_values_is_not_dropped_silently(config):
+    state = State(wkv())
+    write_ai00({"fresh": state}, config)
+    write_ai00({"fresh": state}, config)
+    with pytest.raises(SaveError, match="'fresh'.*is there with other values"):
+        write_ai00({"fresh": State(wkv(2.0))}, config)

@@ -173,3 +173,9 @@ def test_a_result_that_is_not_finite_or_has_exploded_is_not_silent(a, b):
         scale(huge, 10)
     with pytest.warns(UserWarning, match="layer 0 grew"):
         scale(a, 1000)
+
+
+def test_mix_sees_two_bases_behind_a_state_that_names_none():
+    states = [make("a", 0, base=""), make("b", 1), make("c", 2, base="cd" * 32)]
+    with pytest.raises(MismatchError, match="base models differ"):
+        mix(states, [0.5, 0.25, 0.25])

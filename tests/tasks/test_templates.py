@@ -69,3 +69,10 @@ def test_a_broken_template_is_refused(fields):
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(ArgError, match="stop"):
         Template("t", "{question}", stop=("",))
+
+
+def test_stops_may_be_a_list_and_a_lone_surrogate_has_its_place_in_the_question():
+    assert Template("mine", "{question}", stop=["a"]).stop == ("a",)
+    assert hash(Template("mine", "{question}", stop=["a"]))
+    with pytest.raises(PromptError, match=r"question: lone surrogate U\+D800 at character 1; remove"):
+        get_template("world").format("a\ud800")

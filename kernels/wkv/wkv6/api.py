@@ -36,7 +36,7 @@ def wkv6(
 ) -> tuple[Tensor, ...]:
     """Run the RWKV-6 recurrence over T tokens.
 
-        s_t = s_(t-1) diag(exp w) + (s_(t-1) a) b^T + v k^T,   y_t = s_t r     (a = -kk, b = kk * in-context rate)
+        y_t = (s_(t-1) + v (u*k)^T) r,   s_t = s_(t-1) diag(exp w) + v k^T
 
     r, w, k: [B,T,H,K], v: [B,T,H,V], u: [H,K], each float32, float64, bfloat16 or float16. `w` is the log decay, <= 0,
     -inf included. Values are not checked. s0: [B,H,V,K] float32, None for zeros; no input is written to.
