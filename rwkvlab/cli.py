@@ -122,9 +122,9 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
         try:
             states.append(lab.load_state(path, model, **options))
         except MismatchError as error:
-            raise MismatchError(f"--state {show(path)}: {error}") from error
+            raise MismatchError(f"--state {show(Path(path).name)}: {error}") from error
         for note in states[-1].card.notes:
-            print(f"rwkvlab: note: {show(path)}: {show(note, 400)[1:-1]}", file=sys.stderr)
+            print(f"rwkvlab: note: {show(Path(path).name)}: {show(note, 400)[1:-1]}", file=sys.stderr)
     if arguments.zero or not states:
         states.insert(0, None)
     template = arguments.template

@@ -78,9 +78,10 @@ def compare(
     """Answer every prompt from every state; only the state differs between the arms.
 
     states: a mapping of names, a list of State (named by their cards), a Shelf, or one State; the zero state is put in
-    front unless it is there (as None, or by the name "zero"). n answers are drawn for each, with the seeds seed,
+    front unless it is there (as None, or as a state of zeros). n answers are drawn for each, with the seeds seed,
     seed + 1, …, the same in every arm. template and sampling are those of `Model.chat`, with its defaults. Ctrl-C
-    returns what there is. Raises ArgError, PromptError, MismatchError (a state that does not fit).
+    while answers are written returns what there is. Raises ArgError, PromptError, MismatchError (a state that does not
+    fit).
     """
     texts = [prompts] if isinstance(prompts, str) else check_items("prompts", prompts)
     if odd := [text for text in texts if not isinstance(text, str)]:
@@ -98,14 +99,11 @@ def compare(
     rows = []
     for at in range(0, len(jobs), step):
         part = jobs[at : at + step]
-        try:
-            done = chat_batch(
-                model, [text for text, _, _ in part], [arms[name] for _, name, _ in part], template=form,
-                max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, presence=presence,
-                frequency=frequency, ban=banned, stop=stop, seed=[seed + sample for _, _, sample in part],
-            )  # fmt: skip
-        except KeyboardInterrupt:  # between two batches
-            break
+        done = chat_batch(
+            model, [text for text, _, _ in part], [arms[name] for _, name, _ in part], template=form,
+            max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, presence=presence,
+            frequency=frequency, ban=banned, stop=stop, seed=[seed + sample for _, _, sample in part],
+        )  # fmt: skip
         for (text, name, sample), one in zip(part, done, strict=True):
             rows.append((text, name, sample, one.text, len(one.tokens), sum(one.logprobs), one.finish))
         if any(one.finish == "interrupted" for one in done):

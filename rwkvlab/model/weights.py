@@ -98,6 +98,8 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
     if "emb.weight" not in shapes:
         if "wkv" in shapes or any(key.endswith(".time_state") for key in shapes):
             raise MismatchError("this is a tuned state, not a model; open it with load_state")
+        if "0" in shapes and "1" in shapes:
+            raise MismatchError("this is a list of tensors without names, as run-time states are; try load_state")
         if any("lora" in key.lower() for key in shapes):
             raise MismatchError("this is a LoRA adapter, not a model; merge it into its base model first")
         raise SchemaError(f"no emb.weight: not an RWKV base model; found {_some(list(shapes))}")

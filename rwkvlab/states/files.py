@@ -15,12 +15,14 @@ from rwkvlab.hub import fetch
 from rwkvlab.shapes import ARCH_NAMES
 from rwkvlab.states.ai00json import is_json, peek_json, read_json
 from rwkvlab.states.card import StateCard
+from rwkvlab.states.fits import check_model
 from rwkvlab.states.hints import hint_against
 from rwkvlab.states.layouts import ASSUMED, OURS, SHIFTS, VERSION, find_layout
 from rwkvlab.states.reading import read_card, read_state
 from rwkvlab.states.runtime import read_flat
 from rwkvlab.states.state import HasDims, State, check_fits
 from rwkvlab.tensorfile import read_tensors, tensor_digest, write_pth, write_safetensors
+from rwkvlab.tensorfile.source import as_path
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HALF_MAX = 65504.0
@@ -51,6 +53,8 @@ def load_state(
     """
     if format not in (None, "rwkv.cpp"):
         raise ArgError(f'format: need None (the content tells) or "rwkv.cpp", got {show(format)}')
+    if model is not None:
+        check_model("model", model)
     local = fetch(path)
     if format == "rwkv.cpp":
         state = read_flat(local, model, orientation)
@@ -69,6 +73,9 @@ def load_state(
             why = f"{why}, the model is {ARCH_NAMES[model.dims.arch]}"
             warnings.warn(f"{show(local.name)}: {why}; make sure that it was tuned on this model", stacklevel=2)
             state = state.replace(card=state.card.replace(notes=(*state.card.notes, why)))
+        elif not state.card.arch:  # a file that rwkvlab writes of it later can say more than this one
+            note = f"architecture {model.dims.arch} taken from the model that it was loaded for"
+            state = state.replace(card=state.card.replace(arch=model.dims.arch, notes=(*state.card.notes, note)))
     return state
 
 
@@ -101,7 +108,7 @@ def save_state(
     """
     if not isinstance(state, State):
         raise ArgError(f"save_state: need a State, got {type(state).__name__}")
-    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    suffix = as_path(path).suffix.lower()
     if suffix not in (".pth", ".state", ".st", ".safetensors"):
         raise ArgError(f"{show(path)}: need a name ending in .pth, .state, .st or .safetensors, got {show(suffix)}")
     ai00 = suffix in (".state", ".st")

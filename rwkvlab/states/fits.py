@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rwkvlab.errors import MismatchError, show
+from rwkvlab.errors import ArgError, MismatchError, show
 from rwkvlab.shapes import ARCH_NAMES, Dims
 from rwkvlab.states.card import ModelCard, StateCard, same_base
 
@@ -22,8 +22,18 @@ class HasDims(Protocol):
     def card(self) -> ModelCard: ...  # noqa: D102
 
 
+def check_model(name: str, model: Any) -> HasDims:
+    """Return `model` if it is one, seen from here; raises ArgError."""
+    if not hasattr(model, "dims") or not hasattr(model, "card"):
+        raise ArgError(f"{name}: need a model, got {show(type(model).__name__)}; open files with load_model")
+    return model
+
+
 def check_fits(state: State, model: HasDims, *, any_base: bool = False) -> None:
-    """Raise MismatchError, saying what differs, unless `state` can be mounted on `model`."""
+    """Raise MismatchError, saying what differs, unless `state` can be mounted on `model`; ArgError for other things."""
+    if not hasattr(state, "wkv"):
+        raise ArgError(f"state: need a State or None, got {show(type(state).__name__)}; open files with load_state")
+    check_model("model", model)
     check_geometry(state.card, state.wkv.shape, model, any_base=any_base)
 
 

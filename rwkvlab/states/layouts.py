@@ -40,8 +40,8 @@ def find_layout(file: TensorFile, orientation: str | None, arch: str = "") -> La
     """Return the layout of an open file; arch is that of the model it is meant for, "" if there is none.
 
     A .pth stores [H,V,K]. A safetensors file with the same keys is Ai00's, [H,K,V], if its tensors are all fp16 (Ai00
-    takes nothing else) and its metadata says {"format": "pt"} or it ends in .state or .st; with other dtypes, and
-    neither of these endings, it is a converted .pth. The rest cannot be told apart: orientation must say it.
+    takes nothing else) and it ends in .state or .st; with other dtypes, and neither of these endings, it is a converted
+    .pth. The rest cannot be told apart ({"format": "pt"} stands in everybody's metadata): orientation must say it.
     A list of 3L tensors is the run-time state of PyPI's `rwkv` (attention shift, matrices, ffn shift of each layer):
     [H,V,K] for RWKV-7, [H,K,V] for the older ones, by the file name or else by arch, or as orientation says.
     Raises MismatchError for weights, SchemaError for keys that are none of a state, ArgError for a bad orientation.
@@ -59,7 +59,7 @@ def find_layout(file: TensorFile, orientation: str | None, arch: str = "") -> La
     if file.format == "safetensors":
         half = all(file.info(key)[0] == torch.float16 for key in keys)
         named = file.path.suffix.lower() in (".state", ".st")
-        if half and (named or file.metadata.get("format") == "pt"):
+        if half and named:
             kind, order = "Ai00 .state", "KV"
         elif (half or named) and orientation is None:
             raise SchemaError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from rwkvlab.errors import ArgError, MismatchError, StateOpError, show
 from rwkvlab.shapes import as_tensor, check_shape
 from rwkvlab.states.card import StateCard
-from rwkvlab.states.fits import HasDims, check_alike, common_card
+from rwkvlab.states.fits import HasDims, check_alike, check_model, common_card
 from rwkvlab.states.fits import check_fits as check_fits
 from rwkvlab.states.render import describe, to_html
 
@@ -21,6 +21,7 @@ class State:
 
     wkv is [L,H,V,K] fp32 (`y = S r`), att_shift and ffn_shift are [L,C] fp32 (the LayerNorm outputs of the last token;
     zeros at the start of a text). The tensors given are copied; operations return new states. Gradients flow through.
+    A tensor of it that was written to in place is refused from then on; only writes through .numpy() go unseen.
     """
 
     __slots__ = ("_att_shift", "_card", "_ffn_shift", "_versions", "_wkv")
@@ -42,7 +43,7 @@ class State:
         """
         wkv = as_tensor("wkv", wkv)
         if like is not None and not isinstance(like, State):
-            dims = like.dims
+            dims = check_model("like", like).dims
             check_shape("wkv", wkv, L=dims.L, H=dims.H, V=dims.V, K=dims.K)
             card = card or StateCard(arch=dims.arch, base=like.card.fingerprint)
         elif isinstance(like, State):
@@ -59,7 +60,7 @@ class State:
                 shift = _own(check_shape(name, as_tensor(name, given), L=layers, C=heads * keys).to(wkv.device))
             object.__setattr__(self, f"_{name}", shift)
         self._card = card or StateCard()
-        self._versions = tuple(tensor._version for tensor in self._tensors())
+        self._versions = self._written()
 
     @classmethod
     def from_fla(
@@ -83,7 +84,7 @@ class State:
 
     def __setstate__(self, data: tuple[Tensor, Tensor, Tensor, StateCard]) -> None:
         self._wkv, self._att_shift, self._ffn_shift, self._card = data
-        self._versions = tuple(tensor._version for tensor in self._tensors())
+        self._versions = self._written()
 
     wkv = property(lambda self: self._get("_wkv"), doc="[L,H,V,K] fp32: the WKV matrices.")
     att_shift = property(lambda self: self._get("_att_shift"), doc="[L,C] fp32: LayerNorm-1 output of the last token.")
@@ -97,8 +98,12 @@ class State:
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self._wkv, self._att_shift, self._ffn_shift
 
+    def _written(self) -> tuple[int, ...]:
+        """How often each tensor was written to in place; tensors of inference mode do not count it."""
+        return tuple(0 if tensor.is_inference() else tensor._version for tensor in self._tensors())
+
     def _get(self, name: str) -> Tensor:
-        if self._versions != tuple(tensor._version for tensor in self._tensors()):
+        if self._versions != self._written():
             raise StateOpError(
                 "state: a tensor of it was written to in place; make a new one with state.replace(wkv=…)"
             )
@@ -122,8 +127,11 @@ class State:
 
     def to(self, device: str | torch.device) -> State:
         """Return the state on another device; fp32 everywhere."""
-        moved = (tensor.to(device) for tensor in (self.wkv, self.att_shift, self.ffn_shift))
-        return State(next(moved), att_shift=next(moved), ffn_shift=next(moved), card=self.card)
+        try:
+            wkv, att_shift, ffn_shift = (x.to(torch.device(device)) for x in (self.wkv, self.att_shift, self.ffn_shift))
+        except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+            raise ArgError(f"device: {show(device)} cannot be used here; 'cpu' always can") from error
+        return State(wkv, att_shift=att_shift, ffn_shift=ffn_shift, card=self.card)
 
     def detach(self) -> State:
         """Return the state cut off from the graph that made it."""

@@ -214,5 +214,5 @@ def test_a_state_with_new_values_is_not_dropped_silently(config):
     state = State(wkv())
     write_ai00({"fresh": state}, config)
     write_ai00({"fresh": state}, config)
-    with pytest.raises(SaveError, match="'fresh'.*is there with other values"):
+    with pytest.raises(SaveError, match=r"'fresh'.*is there with other values"):
         write_ai00({"fresh": State(wkv(2.0))}, config)

@@ -70,11 +70,14 @@ def test_a_tuned_pth_is_value_by_key(tmp_path, wkv, dtype):
 
 
 def test_an_ai00_state_is_turned_round(tmp_path, wkv):
-    for name in ("a.state", "a.st", "a.safetensors"):
+    for name in ("a.state", "a.st"):
         state = load_state(ai00(wkv, tmp_path / name))
         assert torch.equal(state.wkv, wkv)
         assert "Ai00" in state.card.source
     assert torch.equal(load_state(ai00(wkv, tmp_path / "b.state", metadata={})).wkv, wkv)
+    with pytest.raises(SchemaError, match="cannot tell which way round"):  # a tuned .pth in fp16 looks just so
+        load_state(ai00(wkv, tmp_path / "a.safetensors"))
+    assert torch.equal(load_state(tmp_path / "a.safetensors", orientation="KV").wkv, wkv)
 
 
 def test_heads_need_not_be_square(tmp_path):
