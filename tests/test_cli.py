@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -249,3 +250,11 @@ def test_a_state_that_does_not_fit_is_named_by_its_file(ask, tmp_path, capsys):
     assert ask("hi", "-s", path) == 2
     assert "--state" in (err := capsys.readouterr().err)
     assert "other.safetensors" in err
+
+
+@pytest.mark.long
+def test_the_demo_takes_less_than_half_a_minute(tmp_path):
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-m", "rwkvlab.cli", "demo", "--out", tmp_path], check=True, stdout=subprocess.PIPE)
+    assert time.monotonic() - begun < 30
+    assert (tmp_path / "demo.png").stat().st_size > 10_000

@@ -53,11 +53,18 @@ def write_checkpoint(path, dims, ranks):
     return sum(math.prod(shape) for shape in table.values()), max(math.prod(shape) for shape in table.values())
 
 
-def measure(geometry, dtype="auto"):
+def write_pth(path, dims, ranks):
+    """Write random weights as torch does; needs as much memory as they take."""
+    table = VERSIONS[dims.arch].shapes(dims, ranks)
+    torch.save({key: torch.empty(shape).normal_(std=0.02).bfloat16() for key, shape in table.items()}, path)
+    return sum(math.prod(shape) for shape in table.values()), max(math.prod(shape) for shape in table.values())
+
+
+def measure(geometry, dtype="auto", container="safetensors"):
     """Return bytes: of the weights in memory, of the largest tensor while it is converted, and the peak above start."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.safetensors"
-        cells, largest = write_checkpoint(path, *GEOMETRIES[geometry])
+        path = Path(folder) / f"random.{container}"
+        cells, largest = (write_pth if container == "pth" else write_checkpoint)(path, *GEOMETRIES[geometry])
         command = [sys.executable, "-c", CHILD, path, dtype]
         out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     width = 4 if dtype == "fp32" else 2
@@ -68,8 +75,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--geometry", choices=GEOMETRIES, default="small")
     parser.add_argument("--dtype", choices=("auto", "fp32"), default="auto")
+    parser.add_argument("--container", choices=("safetensors", "pth"), default="safetensors")
     options = parser.parse_args()
-    weights, _, peak = measure(options.geometry, options.dtype)
+    weights, _, peak = measure(options.geometry, options.dtype, options.container)
     gib = 2**30
     print(f"{options.geometry}, dtype {options.dtype}: weights {weights / gib:.2f} GiB, peak {peak / gib:.2f} GiB")
 

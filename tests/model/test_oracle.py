@@ -74,9 +74,10 @@ def test_logits_and_states_agree_with_the_official_package(case, mounted):
     assert_state_agrees(out.state, state, model.dims.arch)
 
 
-def test_pieces_agree_with_the_official_package_token_by_token(case):
+@pytest.mark.parametrize("mounted", [False, True], ids=["from-zeros", "mounted"])
+def test_pieces_agree_with_the_official_package_token_by_token(case, mounted):
     model, theirs, _, tokens = case
-    state = random_state(model)
+    state = random_state(model) if mounted else model.zero()
     their_state = to_oracle(state, model.dims.arch)
     got, want = [], []
     for piece in (tokens[:1], tokens[1:2], tokens[2:3], tokens[3:40], tokens[40:42], tokens[42:]):
@@ -120,7 +121,8 @@ def test_a_batch_equals_its_rows_one_by_one(case):
     for row, (ids, start) in enumerate(zip(rows, starts, strict=True)):
         alone = model.forward(ids, start)
         assert_close(batch.logits[row], alone.logits[0])
-        assert_close(batch.states[row].wkv, alone.state.wkv)
+        for part in ("wkv", "att_shift", "ffn_shift"):
+            assert_close(getattr(batch.states[row], part), getattr(alone.state, part))
 
 
 def test_forward_is_differentiable_in_the_state(case):
