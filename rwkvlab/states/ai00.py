@@ -99,7 +99,7 @@ def _place(config: Ai00Config, shelf: Mapping[str, State], name: str) -> Path:
         raise ArgError(f"write_ai00: need names as text, got {type(name).__name__}")
     if isinstance(shelf, Shelf):
         path = shelf.path(name).resolve()
-        if path.is_relative_to(config.folder) and "Ai00" in peek_state(path)[0].source:
+        if path.is_relative_to(config.folder) and peek_state(path)[0].source.endswith("(Ai00 .state)"):
             return path
     path = config.folder / check_name(f"{name}.state")
     check_relative(show(name), path.name)

@@ -216,3 +216,10 @@ def test_a_state_with_new_values_is_not_dropped_silently(config):
     write_ai00({"fresh": state}, config)
     with pytest.raises(SaveError, match=r"'fresh'.*is there with other values"):
         write_ai00({"fresh": State(wkv(2.0))}, config)
+
+
+def test_a_name_with_ai00_in_it_does_not_make_a_state_of_ai00(config, tmp_path):
+    folder = tmp_path / "assets" / "models"
+    save_state(State(wkv()), folder / "Ai00-mine.pth")
+    write_ai00(Shelf.of("one", {"Ai00-mine": folder / "Ai00-mine.pth"}), config)
+    assert 'path = "Ai00-mine.state"' in config.read_text("utf-8")
