@@ -32,6 +32,7 @@ class Dims:
         return f"{ARCH_NAMES.get(self.arch, self.arch)} L{self.L} C{self.C} H{self.H} K{self.K} V{self.V}"
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ARCH_NAMES = {"x052": "RWKV-5.2", "x060": "RWKV-6", "x070": "RWKV-7"}
 
 

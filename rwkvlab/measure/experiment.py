@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROWS = 256  # (state, prompt) pairs answered at once, fewer where states are large
 BYTES = 2**30  # of states in one batch
+STOPPED = "experiment: interrupted; nothing is kept, run it again"
 SPARE = 4  # tokens that an answer may be longer than the longest right one
 COLUMNS = ("task", "state", "example", "prompt", "answer", "said", "right", "logprob")
 
@@ -75,8 +76,11 @@ class Experiment:
         parts = self._parts()
         run = partial(_answer, self.model)
         found: dict[tuple[Template, str, str], tuple[str, dict[str, float]]] = {}
-        for answered in map(run, parts) if executor is None else executor.map(run, parts):
-            found.update(answered)
+        try:
+            for answered in map(run, parts) if executor is None else executor.map(run, parts):
+                found.update(answered)
+        except KeyboardInterrupt:
+            raise Cancelled(STOPPED) from None
         rows = []
         for task in self.tasks:
             form = get_template(task.template)
@@ -121,7 +125,7 @@ def _answer(model: Model, part: _Part) -> dict[tuple[Template, str, str], tuple[
         max_tokens=part.max_tokens, temperature=0.0, top_p=1.0, presence=0.0, frequency=0.0, seed=0,
     )  # fmt: skip
     if any(one.finish in ("interrupted", "cancelled") for one in written):
-        raise Cancelled("experiment: interrupted; nothing is kept, run it again")
+        raise Cancelled(STOPPED)
     prompts = [form.format(question) for question in part.questions]
     answers = [[form.lead + form.tidy(answer) for answer in row] for row in part.answers]
     scored = iter(score(model, prompts, answers, part.states)["logprob"].tolist())

@@ -26,7 +26,8 @@ class Fingerprint:
         if not key.endswith(SUFFIXES):
             return
         flat = tensor.reshape(-1)
-        cells = torch.linspace(0, flat.numel() - 1, min(SAMPLES, flat.numel()), dtype=torch.float64).long()
+        count = min(SAMPLES, flat.numel())
+        cells = torch.arange(count) * (flat.numel() - 1) // max(count - 1, 1)  # whole numbers: the same everywhere
         values = flat[cells.to(flat.device)].double().cpu().numpy()
         values = values / (np.sqrt(np.mean(values**2)) or 1.0)
         noise = hashlib.shake_256(b"rwkvlab fingerprint " + key.encode()).digest(len(values) * BITS // 8)

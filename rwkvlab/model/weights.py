@@ -16,11 +16,10 @@ from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, SchemaError,
 from rwkvlab.model import rwkv5, rwkv6, rwkv7
 from rwkvlab.model.containers import open_container
 from rwkvlab.model.fingerprint import Fingerprint
-from rwkvlab.shapes import ARCH_NAMES, Dims
+from rwkvlab.shapes import ARCH_NAMES, DTYPES, Dims
 from rwkvlab.tensorfile import TensorFile
 
 VERSIONS = {"x052": rwkv5, "x060": rwkv6, "x070": rwkv7}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCK_KEY = re.compile(r"blocks\.(0|[1-9][0-9]{0,3})\.(.+)", re.ASCII)
 EXACT = (".time_decay", ".time_faaaa")  # decays are fp32 in every model, and an exponential magnifies rounding
 UNUSED = re.compile(r"blocks\.(0\.att\.v[012]|[0-9]+\.att\.time_state)", re.ASCII)

@@ -34,7 +34,7 @@ def slerp(a: State, b: State, t: float) -> State:
     A head is turned from the direction of a's [V,K] matrix to that of b's; where one is zero or both are (anti)parallel
     there is no arc, and the head is that of lerp. Token-shifts are those of lerp. Raises as lerp does.
     """
-    t = _fraction("t", t, False)
+    t = _fraction("t", t)
     _check("slerp", a, b)
     x, y = a.wkv.double(), b.to(a.wkv.device).wkv.double()
     norm_x, norm_y = x.norm(dim=(2, 3), keepdim=True), y.norm(dim=(2, 3), keepdim=True)  # [L,H,1,1]
@@ -115,10 +115,12 @@ def truncate(a: State, rank: int) -> State:
     return _sound("truncate", a.replace(wkv=wkv, card=card), [a])
 
 
-def _fraction(name: str, value: float, extrapolate: bool) -> float:
+def _fraction(name: str, value: float, extrapolate: bool | None = None) -> float:
+    """Return a weight; extrapolate is None where there is no such option to name."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not number or (not extrapolate and not 0 <= value <= 1):
-        hint = "a finite number" if extrapolate else "a number in [0, 1] (beyond: extrapolate=True, where there is one)"
+        beyond = "" if extrapolate is None else " (beyond: extrapolate=True)"
+        hint = "a finite number" if extrapolate else f"a number in [0, 1]{beyond}"
         raise ArgError(f"{name}: need {hint}, got {show(value)}")
     return float(value)
 

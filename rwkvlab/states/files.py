@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rwkvlab.errors import ArgError, SaveError, show
 from rwkvlab.hub import fetch
-from rwkvlab.shapes import ARCH_NAMES
+from rwkvlab.shapes import ARCH_NAMES, DTYPES
 from rwkvlab.states.ai00json import is_json, peek_json, read_json
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.fits import check_model
@@ -24,7 +24,6 @@ from rwkvlab.states.state import HasDims, State, check_fits
 from rwkvlab.tensorfile import read_tensors, tensor_digest, write_pth, write_safetensors
 from rwkvlab.tensorfile.source import as_path
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HALF_MAX = 65504.0
 
 

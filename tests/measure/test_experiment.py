@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rwkvlab.errors import ArgError
+from rwkvlab.errors import ArgError, Cancelled
 from rwkvlab.measure import experiment
 from rwkvlab.measure.experiment import Experiment
 from rwkvlab.tasks.task import Task
@@ -71,3 +71,12 @@ def test_mistakes_are_named(tiny, states):
         Experiment(tiny, states, ["sort"])
     with pytest.raises(ArgError, match="max_tokens"):
         Experiment(tiny, states, TASKS, max_tokens=0)
+
+
+def test_an_interrupt_while_answers_are_scored_is_a_cancel(tiny, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rwkvlab.measure.experiment.score", interrupted)
+    with pytest.raises(Cancelled, match="run it again"):
+        Experiment(tiny, [None], Task("a", ["ab"], ["b"])).run()
