@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import platform
 import re
-import tempfile
+import secrets
+import stat
 import time
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from rwkvlab.errors import PathError, SaveError, show
+from rwkvlab.errors import PathError, RwkvLabError, SaveError, show
 from rwkvlab.tensorfile.source import as_path
 
-_PREFIX = ".tmp-rwkvlab-"
+_TEMPORARY = re.compile(r"\.tmp-rwkvlab-([0-9a-f]{8})-[0-9a-f]{16}")
 _STALE = 24 * 3600  # seconds after which a temporary file cannot belong to a save that still runs
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of file systems without hard links
 MAX_NAME = 200  # bytes
 
 
@@ -34,80 +39,158 @@ def check_name(name: str) -> str:
     return name
 
 
-def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> Path:
+def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, overwrite: bool = True) -> Path:
     """Write a file by `write(file)` so that others see the old one or the new one, never a part; returns its path.
 
-    A link is followed and its target replaced; the mode of an old file is kept, a new one follows the umask. Raises
-    PathError for a name or folder that cannot be, SaveError where the system refuses: what was there is then untouched.
+    A link is followed and its target replaced. An old file's permissions and owner are kept, a new one's follow the
+    umask. A file that is read-only, or another's and cannot stay so, is refused; with overwrite=False any that is
+    there, also one that appears meanwhile. Raises PathError for a path that cannot be, SaveError where the system
+    refuses: what was there is then untouched. What killed saves left in the folder is removed first.
     """
     given = as_path(path)
     check_name(given.name)
-    try:
-        target = given.resolve()
-        mode = target.stat().st_mode & 0o7777 if target.exists() else None
-    except (OSError, RuntimeError) as error:
-        raise PathError(f"{show(given)}: {type(error).__name__}; give a path in a folder that exists") from error
-    if not target.parent.is_dir():
-        raise PathError(f"{show(given)}: no such folder {show(target.parent)}; make it first")
-    if mode is not None and not target.is_file():
-        raise PathError(f"{show(given)}: is there and no regular file; choose another name")
+    target, old = _look(given, overwrite)
     _sweep(target.parent)
-    temporary = None
+    temporary: str | None = f"{target.parent}/.tmp-rwkvlab-{_host()}-{secrets.token_hex(8)}"
+    file = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f"{_own_prefix()}{os.getpid()}-", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask() if mode is None else mode)
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        file = _create(temporary, 0o666 if old is None else 0o600)
+        if old is not None:
+            _take_after(old, file.fileno(), given)
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+        # the file stays open, and so locked, until it has its name: no other save's sweep can take it away
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            _place_new(temporary, target, given)
         temporary = None
-        _sync_folder(target.parent)
+        _sync_folder(target.parent, given)
+    except RwkvLabError:
+        raise
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise SaveError(f"{show(given)}: could not be written ({why}); what was there before is untouched") from error
+        raise SaveError(
+            f"{show(given, 300)}: could not be written ({why}); what was there before is untouched; "
+            "make room there, or save to another folder"
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+        if file is not None:
+            with contextlib.suppress(OSError):  # all bytes were synced, or an error is on its way
+                file.close()
     return target
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _look(given: Path, overwrite: bool) -> tuple[Path, os.stat_result | None]:
+    """Return the file that a path leads to, through links, and what is there; refuses what must not be replaced."""
+    name = show(given, 300)
     try:
-        os.fsync(handle)
-    except OSError:
-        pass  # some file systems cannot; the new file itself is safe
-    finally:
-        os.close(handle)
+        target = given.resolve()
+        old = target.stat() if os.path.lexists(target) else None
+        folder = target.parent.is_dir()
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or "a link that leads back to itself"
+        raise PathError(f"{name}: {why}; give a path in a folder that exists") from error
+    if not folder:
+        raise PathError(f"{name}: no such folder {show(target.parent, 300)}; make it first")
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        raise PathError(f"{name}: is there and no regular file; choose another name")
+    if not overwrite and os.path.lexists(given):
+        raise _taken(given)
+    if old is not None and not (old.st_mode & 0o222 and os.access(target, os.W_OK)):
+        raise PathError(f"{name}: is there and read-only; choose another name, or make it writable (chmod u+w)")
+    return target, old
 
 
-def _own_prefix() -> str:
-    return f"{_PREFIX}{zlib.crc32(platform.node().encode('utf-8', 'replace')):08x}-"
+def _create(temporary: str, mode: int) -> BinaryIO:
+    """Open a new file and lock it; the system itself applies the umask to `mode`."""
+    while True:
+        file = open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode))  # noqa: SIM115
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another save's sweep came between the two
+
+
+def _take_after(old: os.stat_result, handle: int, given: Path) -> None:
+    """Give a new file the owner, group and permissions of the old one; never its setuid bits."""
+    mode, new = stat.S_IMODE(old.st_mode) & 0o777, os.fstat(handle)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        try:
+            os.fchown(handle, old.st_uid, old.st_gid)
+        except OSError as error:
+            if new.st_uid != old.st_uid:
+                raise SaveError(
+                    f"{show(given, 300)}: belongs to another user (uid {old.st_uid}) and is untouched; "
+                    "choose another name"
+                ) from error
+            mode &= 0o707  # these were meant for another group
+    os.fchmod(handle, mode)
+
+
+def _place_new(temporary: str, target: Path, given: Path) -> None:
+    """Move the file to a name that nobody has, or raise SaveError: one step of the system, so that no one is lost."""
+    try:
+        try:
+            os.link(temporary, target)
+            os.unlink(temporary)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            os.replace(temporary, target)
+    except FileExistsError as error:
+        raise _taken(given) from error
+
+
+def _taken(given: Path) -> SaveError:
+    return SaveError(f"{show(given, 300)}: is there already; choose another name, or pass overwrite=True")
+
+
+def _sync_folder(folder: Path, given: Path) -> None:
+    """Make the new name last; where the disk fails here the file is already the new one, so this only warns."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            text = f"{show(given, 300)}: is saved, but may not outlast a power cut ({error.strerror}); check the disk"
+            warnings.warn(text, stacklevel=3)
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode('utf-8', 'replace')):08x}"
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed saves left in the folder: those of processes that are gone, and any that are a day old."""
-    with contextlib.suppress(OSError):
-        for stale in folder.glob(_PREFIX + "*"):
-            pid = stale.name.removeprefix(_own_prefix()).partition("-")[0]
-            gone = stale.name.startswith(_own_prefix()) and pid.isdecimal() and not _is_running(int(pid))
-            if gone or stale.stat().st_mtime < time.time() - _STALE:
-                stale.unlink()
+    """Remove what killed saves left: files of this host that nobody has locked, and any not written to for a day.
+
+    A lock ends with its process, whatever container it ran in and whoever has its number now.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [(entry, match[1]) for entry in entries if (match := _TEMPORARY.fullmatch(entry.name))]
+        for entry, host in found:
+            with contextlib.suppress(OSError):
+                _remove_if_stale(entry, host)
 
 
-def _is_running(pid: int) -> bool:
+def _remove_if_stale(entry: os.DirEntry[str], host: str) -> None:
+    info = entry.stat(follow_symlinks=False)
+    old = info.st_mtime < time.time() - _STALE
+    if not stat.S_ISREG(info.st_mode) or not (old or host == _host()):
+        return
+    handle = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        if not old:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(entry.path)
+    finally:
+        os.close(handle)
