@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 import rwkvlab as lab
-from rwkvlab.errors import PathError, SaveError, printable, show
+from rwkvlab.errors import PathError, printable, show
 from rwkvlab.measure.controls import CONTROLS, accuracies, controlled, lifts
 from rwkvlab.measure.grid import text_grid
 from rwkvlab.tasks.builtin import micro_tasks
+from rwkvlab.tensorfile import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 QUERIES = 100  # held out from training and tuning, the same for every task
 LIFT = 0.05  # what no control may add to the zero state's accuracy
@@ -47,11 +54,14 @@ def demo(folder: str) -> None:
     print("Some of the prompts, answered from each start:\n")
     some = list(tasks[0].prompts[:4])
     print(lab.compare(model, some, states, template="raw", temperature=0.0, presence=0.0, frequency=0.0, max_tokens=9))
-    try:
-        plot_outcomes(states[tasks[0].name], rows).savefig(out / "demo.png", dpi=130)
-        rows.to_csv(out / "answers.csv", index=False)
-    except OSError as error:
-        raise SaveError(f"--out {show(out)}: cannot write there ({error.strerror}); name another") from error
+    _save(out, plot_outcomes(states[tasks[0].name], rows), rows)
     made = printable(f"Figure: {out / 'demo.png'}, all answers: {out / 'answers.csv'}")
     print(f"\n{made} ({time.perf_counter() - begun:.0f} s).")
     print("Go on in a notebook: `make lab` or `rwkvlab lab`, and open 01_does_the_start_matter.ipynb.")
+
+
+def _save(out: Path, figure: Figure, rows: pd.DataFrame) -> None:
+    """Write demo.png and answers.csv, each whole or not at all."""
+    atomic_write(out / "demo.png", lambda file: figure.savefig(file, format="png", dpi=130))
+    text = rows.to_csv(index=False)
+    atomic_write(out / "answers.csv", lambda file: file.write(text.encode(errors="backslashreplace")))

@@ -25,7 +25,7 @@ from rwkvlab.shapes import Dims
 from rwkvlab.states.files import save_state
 from rwkvlab.states.state import State
 from rwkvlab.tasks.builtin import micro_tasks
-from rwkvlab.tensorfile import write_pth
+from rwkvlab.tensorfile import atomic_write, write_pth
 
 DIMS = Dims(arch="x070", L=2, H=4, C=64, K=16, V=16, ffn=256, vocab=VOCAB)
 RANKS = {"w": 16, "a": 16, "v": 16, "g": 16}
@@ -163,7 +163,11 @@ def _log(recipe: Recipe, steps: list[Step]) -> dict[str, object]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    _write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -183,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
             if step.step % LOGGED == 0:
                 print(f"step {step.step} of {recipe.steps}: loss {step.loss:.4f}, {step.seconds:.0f} s", flush=True)
         write_pth(out / "micro.pth", {key: value.detach() for key, value in weights.items()})
-        (out / "vocab.txt").write_text(vocabulary(), encoding="utf-8")
+        _write_text(out / "vocab.txt", vocabulary())
         _write_json(out / "log.json", _log(recipe, steps))
     model = load_model(out / "micro.pth", device="cpu", tokenizer=out / "vocab.txt")
     states = tune_states(recipe, model)

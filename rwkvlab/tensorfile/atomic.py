@@ -51,8 +51,8 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     check_name(given.name)
     target, old = _look(given, overwrite)
     _sweep(target.parent)
-    temporary: str | None = f"{target.parent}/.tmp-rwkvlab-{_host()}-{secrets.token_hex(8)}"
-    file = None
+    temporary = f"{target.parent}/.tmp-rwkvlab-{_host()}-{secrets.token_hex(8)}"
+    file, placed = None, False
     try:
         file = _create(temporary, 0o666 if old is None else 0o600)
         if old is not None:
@@ -65,7 +65,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
             os.replace(temporary, target)
         else:
             _place_new(temporary, target, given)
-        temporary = None
+        placed = True
         _sync_folder(target.parent, given)
     except RwkvLabError:
         raise
@@ -76,7 +76,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
             "make room there, or save to another folder"
         ) from error
     finally:
-        if temporary is not None:
+        if not placed:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         if file is not None:
@@ -110,10 +110,14 @@ def _create(temporary: str, mode: int) -> BinaryIO:
     """Open a new file and lock it; the system itself applies the umask to `mode`."""
     while True:
         file = open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode))  # noqa: SIM115
-        with contextlib.suppress(OSError):  # some file systems have no locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return file
+        try:
+            with contextlib.suppress(OSError):  # some file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+        except BaseException:
+            file.close()
+            raise
         file.close()  # another save's sweep came between the two
 
 

@@ -68,12 +68,28 @@ def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> Pa
             own[key] = tensor.clone()  # torch.save writes whole storages
 
     def write(file: BinaryIO) -> None:
+        watched = _Watched(file)
         try:
-            torch.save(own, file)
-        except RuntimeError as error:  # how torch tells of a full disk
-            raise OSError(errno.EIO, "the file system refused the bytes") from error
+            torch.save(own, watched)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise watched.error or OSError(errno.EIO, "torch could not write it") from error
 
     return atomic_write(path, write)
+
+
+class _Watched:
+    """A file that remembers the first error of a write: torch would make a RuntimeError of it, of Ctrl-C too."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: BaseException | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except BaseException as error:
+            self.error = self.error or error
+            raise
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
