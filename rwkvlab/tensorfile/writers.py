@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -85,8 +85,14 @@ class _Watched:
         self.error: BaseException | None = None
 
     def write(self, data: bytes) -> int:
+        return self._watch(self._file.write, data)
+
+    def flush(self) -> None:
+        self._watch(self._file.flush)
+
+    def _watch(self, call: Callable[..., Any], *args: object) -> Any:
         try:
-            return self._file.write(data)
+            return call(*args)
         except BaseException as error:
             self.error = self.error or error
             raise
