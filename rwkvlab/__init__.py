@@ -5,7 +5,9 @@ from rwkvlab.errors import RwkvLabError
 from rwkvlab.measure import Comparison, Experiment, compare, head_distance, sweep
 from rwkvlab.model.chat import Conversation
 from rwkvlab.model.engine import Model, load_model
+from rwkvlab.model.file_report import FileReport
 from rwkvlab.model.generate import Generation
+from rwkvlab.model.inspect import inspect_file, inspect_files
 from rwkvlab.model.tune import tune
 from rwkvlab.states.ai00 import read_ai00, write_ai00
 from rwkvlab.states.blend import lerp, mix, scale, slerp, splice, truncate

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import rwkvlab as lab
-from rwkvlab import cli
-from rwkvlab.cli import main, printable
-from rwkvlab.errors import Cancelled
+from rwkvlab.cli import ask as ask_module
+from rwkvlab.cli import main
+from rwkvlab.errors import Cancelled, printable
 
 SHORT = ["--max-tokens", "8", "--top-p", "1"]
 
@@ -131,13 +131,13 @@ def test_what_nobody_foresaw_is_one_line_too_and_the_traceback_is_an_option(ask,
 
 
 def test_ctrl_c_is_quiet(ask, monkeypatch, capsys):
-    real = cli._write
+    real = ask_module._write
 
     def interrupted(text):
         real(text)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli, "_write", interrupted)
+    monkeypatch.setattr(ask_module, "_write", interrupted)
     assert ask("hi", "--max-tokens", "100") == 130
     out, err = capsys.readouterr()
     assert 1 < len(out) < 100 and err == ""

@@ -25,7 +25,7 @@ def describe(state: State) -> str:
     name = f"{show(state.card.name)} " if state.card.name else ""
     arch = ARCH_NAMES.get(state.card.arch, show(state.card.arch)[1:-1])
     where = "" if state.wkv.device.type == "cpu" else f" on {state.wkv.device}"
-    total, bars = float(state.wkv.detach().norm()), _sparkline(_norms(state))
+    total, bars = float(state.wkv.detach().norm()), sparkline(_norms(state))
     return f"<State {name}{arch + ' ' if arch else ''}{_size(state)}, norm {total:.3g} {bars}{where}>"
 
 
@@ -63,7 +63,8 @@ def _size(state: State) -> str:
     return f"L{layers} H{heads} V{values} K{keys}, {state.wkv.numel() * 4 / 2**20:.1f} MiB"
 
 
-def _sparkline(norms: list[float]) -> str:
+def sparkline(norms: list[float]) -> str:
+    """Return one block character a number, its height relative to the largest."""
     top = max(norms, default=0.0)
     if not 0 < top < float("inf"):
         return _BLOCKS[0] * len(norms)

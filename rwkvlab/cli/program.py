@@ -1,4 +1,4 @@
-"""The command line: rwkvlab demo, ask and lab; an error is one line, Ctrl-C is quiet."""
+"""The command line: rwkvlab demo, ask, inspect, verify, convert, lab; an error is one line, Ctrl-C is quiet."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 import rwkvlab as lab
-from rwkvlab.errors import Cancelled, MismatchError, PathError, printable, show
-
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
+from rwkvlab.cli.ask import INTERRUPTED, add_ask
+from rwkvlab.cli.files import add_files
+from rwkvlab.errors import Cancelled, PathError, show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error came from")
-    top = argparse.ArgumentParser("rwkvlab", description="Mount, see and compare initial states of RWKV models.")
+    top = argparse.ArgumentParser("rwkvlab", description="Mount, see, check and compare initial states of RWKV models.")
     top.add_argument("--version", action="version", version=f"rwkvlab {version('rwkvlab')}")
     top.set_defaults(run=help_command, traceback=False)
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
@@ -65,25 +65,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", default="rwkvlab-demo", help="folder for the figure and the answers (%(default)s)")
     one.set_defaults(run=demo_command)
 
-    one = commands.add_parser("ask", parents=[common], help="ask your own model, from your own states")
-    one.add_argument("question", help="one question, in quotes")
-    one.add_argument("--model", "-m", required=True, help="a .pth or .safetensors checkpoint, or owner/repo/file")
-    one.add_argument("--state", "-s", action="append", default=[], help="a state file; may be given several times")
-    one.add_argument("--zero", action="store_true", help="answer from the zero state too, first")
-    one.add_argument("--orientation", choices=("VK", "KV"), help="how state files store a head (seen from the file)")
-    one.add_argument("--any-base", action="store_true", help="take states that were made on another base model")
-    one.add_argument("--template", default="auto", help="world, g1, g1-fast, raw; auto: what a state names, else world")
-    one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
-    one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
-    one.add_argument("--dtype", default="auto", help="fp32, bf16 or fp16 (%(default)s: the file's)")
-    one.add_argument("--max-tokens", type=int, default=200, help="length of the answer (%(default)s)")
-    one.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (%(default)s)")
-    one.add_argument("--top-p", type=float, default=0.2, help="(%(default)s)")
-    one.add_argument("--top-k", type=int, default=0, help="(%(default)s: off)")
-    one.add_argument("--presence", type=float, default=0.3, help="presence penalty (%(default)s)")
-    one.add_argument("--frequency", type=float, default=0.3, help="frequency penalty (%(default)s)")
-    one.add_argument("--seed", type=int, default=0, help="the same for every state (%(default)s)")
-    one.set_defaults(run=ask_command)
+    add_ask(commands, common)
+    add_files(commands, common)
 
     usage = "rwkvlab lab [FOLDER] [OPTIONS OF JUPYTERLAB]"
     text = "FOLDER is what to open: the notebooks of a checkout, or else this folder, unless it is given first."
@@ -111,41 +94,9 @@ def demo_command(arguments: argparse.Namespace, _: list[str]) -> int:
         torch.set_num_threads(threads)
 
 
-def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Answer a question from each state in turn, as it is written; everything else is the same for all."""
-    model = lab.load_model(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
-    )
-    options = {"orientation": arguments.orientation, "any_base": arguments.any_base}
-    states: list[Any] = []
-    for path in arguments.state:
-        try:
-            states.append(lab.load_state(path, model, **options))
-        except MismatchError as error:
-            raise MismatchError(f"--state {show(Path(path).name)}: {error}") from error
-        for note in states[-1].card.notes:
-            print(f"rwkvlab: note: {show(Path(path).name)}: {show(note, 400)[1:-1]}", file=sys.stderr)
-    if arguments.zero or not states:
-        states.insert(0, None)
-    template = arguments.template
-    if template == "auto":
-        template = next((state.card.template for state in states if state and state.card.template), "world")
-    names = ("max_tokens", "temperature", "top_p", "top_k", "presence", "frequency", "seed")
-    sampling = {name: getattr(arguments, name) for name in names}
-    for state in states:
-        if len(states) > 1:
-            print(f"--- {printable('zero' if state is None else state.card.name or 'state')}", flush=True)
-        answer = model.chat(arguments.question, state, template=template, on_text=_write, **sampling)
-        print(flush=True)
-        if answer.finish == "interrupted":
-            return INTERRUPTED
-    print(f"template {template}, " + ", ".join(f"{name} {value}" for name, value in sampling.items()), file=sys.stderr)
-    return 0
-
-
 def lab_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Become JupyterLab, in the notebooks of a checkout where there are some."""
-    notebooks = Path(__file__).resolve().parents[1] / "notebooks"
+    notebooks = Path(__file__).resolve().parents[2] / "notebooks"
     given = rest.pop(0) if rest and not rest[0].startswith("-") else None
     folder = Path(given or (notebooks if notebooks.is_dir() else "."))
     if not folder.exists():
@@ -154,10 +105,6 @@ def lab_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     print(end="", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *root, *rest])
-
-
-def _write(text: str) -> None:
-    print(printable(text), end="", flush=True)
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -181,7 +128,3 @@ def entry() -> None:
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    entry()

@@ -1,0 +1,3 @@
+"""Cli is the command line."""
+
+from rwkvlab.cli.program import entry, main, parser

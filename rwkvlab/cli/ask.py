@@ -1,0 +1,72 @@
+"""rwkvlab ask: one question to a model, answered from each of several states."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import rwkvlab as lab
+from rwkvlab.errors import MismatchError, printable, show
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+
+def add_ask(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command and its options."""
+    one = commands.add_parser("ask", parents=[common], help="ask your own model, from your own states")
+    one.add_argument("question", help="one question, in quotes")
+    one.add_argument("--model", "-m", required=True, help="a .pth or .safetensors checkpoint, or owner/repo/file")
+    one.add_argument("--state", "-s", action="append", default=[], help="a state file; may be given several times")
+    one.add_argument("--zero", action="store_true", help="answer from the zero state too, first")
+    one.add_argument("--orientation", choices=("VK", "KV"), help="how state files store a head (seen from the file)")
+    one.add_argument("--any-base", action="store_true", help="take states that were made on another base model")
+    one.add_argument("--template", default="auto", help="world, g1, g1-fast, raw; auto: what a state names, else world")
+    one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
+    one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
+    one.add_argument("--dtype", default="auto", help="fp32, bf16 or fp16 (%(default)s: the file's)")
+    one.add_argument("--max-tokens", type=int, default=200, help="length of the answer (%(default)s)")
+    one.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (%(default)s)")
+    one.add_argument("--top-p", type=float, default=0.2, help="(%(default)s)")
+    one.add_argument("--top-k", type=int, default=0, help="(%(default)s: off)")
+    one.add_argument("--presence", type=float, default=0.3, help="presence penalty (%(default)s)")
+    one.add_argument("--frequency", type=float, default=0.3, help="frequency penalty (%(default)s)")
+    one.add_argument("--seed", type=int, default=0, help="the same for every state (%(default)s)")
+    one.set_defaults(run=ask_command)
+
+
+def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Answer a question from each state in turn, as it is written; everything else is the same for all."""
+    model = lab.load_model(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
+    )
+    options = {"orientation": arguments.orientation, "any_base": arguments.any_base}
+    states: list[Any] = []
+    for path in arguments.state:
+        try:
+            states.append(lab.load_state(path, model, **options))
+        except MismatchError as error:
+            raise MismatchError(f"--state {show(Path(path).name)}: {error}") from error
+        for note in states[-1].card.notes:
+            print(f"rwkvlab: note: {show(Path(path).name)}: {show(note, 400)[1:-1]}", file=sys.stderr)
+    if arguments.zero or not states:
+        states.insert(0, None)
+    template = arguments.template
+    if template == "auto":
+        template = next((state.card.template for state in states if state and state.card.template), "world")
+    names = ("max_tokens", "temperature", "top_p", "top_k", "presence", "frequency", "seed")
+    sampling = {name: getattr(arguments, name) for name in names}
+    for state in states:
+        if len(states) > 1:
+            print(f"--- {printable('zero' if state is None else state.card.name or 'state')}", flush=True)
+        answer = model.chat(arguments.question, state, template=template, on_text=_write, **sampling)
+        print(flush=True)
+        if answer.finish == "interrupted":
+            return INTERRUPTED
+    print(f"template {template}, " + ", ".join(f"{name} {value}" for name, value in sampling.items()), file=sys.stderr)
+    return 0
+
+
+def _write(text: str) -> None:
+    print(printable(text), end="", flush=True)
