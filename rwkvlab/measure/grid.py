@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 from html import escape
 
 from rwkvlab.errors import show
+from rwkvlab.states.columns import cut, pad, text_width
 
 Rows = Sequence[tuple[str, Sequence[str]]]
 WORD = re.compile(r"\s+|[^\W\d_]+|\d+|.", re.DOTALL)
@@ -48,41 +49,14 @@ def text_grid(columns: Sequence[str], rows: Rows) -> str:
     cells = [[_plain(text) for text in row] for row in table]
     first = min(LABEL, max(text_width(row[0]) for row in cells))
     share = max(CELL[0], min(CELL[1], (WIDTH - first) // max(1, len(columns)) - 2))
-    cells = [[_cut(row[0], first), *(_cut(text, share) for text in row[1:])] for row in cells]
+    cells = [[cut(row[0], first), *(cut(text, share) for text in row[1:])] for row in cells]
     widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(pad(text, width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def text_width(text: str) -> int:
-    """Return how many columns of a terminal `text` takes."""
-    return sum(_char_width(char) for char in text)
-
-
-def pad(text: str, width: int) -> str:
-    """Return `text` with blanks up to `width` columns of a terminal."""
-    return text + " " * (width - text_width(text))
-
-
-def _char_width(char: str) -> int:
-    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
 def _plain(text: str) -> str:
     return "⏎".join(show(line, 10_000)[1:-1] for line in text.split("\n"))
-
-
-def _cut(text: str, width: int) -> str:
-    if text_width(text) <= width:
-        return text
-    taken = 0
-    for at, char in enumerate(text):
-        taken += _char_width(char)
-        if taken > width - 1:
-            return text[:at] + "…"
-    return text
 
 
 def _pin(column: int) -> str:

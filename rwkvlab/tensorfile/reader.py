@@ -77,6 +77,12 @@ class TensorFile:
         entry = self._entry(key)
         return entry.dtype, entry.shape
 
+    def crc(self, key: str) -> int | None:
+        """Return the CRC-32 that the file names for the bytes of a tensor; None where it names none for just these."""
+        entry = self._entry(key)
+        whole = entry.stride is None and entry.span * entry.dtype.itemsize == entry.record_size
+        return entry.crc if whole else None
+
     def read(self, key: str) -> Tensor:
         """Return one tensor, a private copy on the CPU with the dtype (and the strides) that it was saved with.
 
