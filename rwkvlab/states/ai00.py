@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rwkvlab.errors import ArgError, ConfigError, SaveError, show
+from rwkvlab.errors import ArgError, ConfigError, RwkvLabError, SaveError, show
 from rwkvlab.states.files import load_state, peek_state, save_state
 from rwkvlab.states.fits import HasDims
 from rwkvlab.states.shelf import Shelf
@@ -84,13 +84,18 @@ def _is_there(config: Ai00Config, entry: StateEntry | None, shelf: Mapping[str, 
     own = shelf.path(name).resolve() if isinstance(shelf, Shelf) else config.folder / f"{name}.state"
     if listed != own:
         raise ConfigError(f"{show(name)}: the config has a state of this name, {show(entry.path)}; rename one of them")
-    if not isinstance(shelf, Shelf) and listed.exists():
-        same = torch.equal(load_state(listed).wkv, shelf[name].wkv.detach().cpu().half().float())
-        if not same:
-            raise SaveError(
-                f"{show(name)}: {show(entry.path)} is there with other values; remove that file, or rename the state"
-            )
+    if not isinstance(shelf, Shelf) and listed.exists() and not _holds(listed, shelf[name]):
+        raise SaveError(
+            f"{show(name)}: {show(entry.path)} is there with other values; remove that file, or rename the state"
+        )
     return True
+
+
+def _holds(path: Path, state: State) -> bool:
+    try:
+        return torch.equal(load_state(path).wkv, state.wkv.detach().cpu().half().float())
+    except RwkvLabError:
+        return False
 
 
 def _place(config: Ai00Config, shelf: Mapping[str, State], name: str) -> Path:
@@ -103,6 +108,7 @@ def _place(config: Ai00Config, shelf: Mapping[str, State], name: str) -> Path:
             return path
     path = config.folder / check_name(f"{name}.state")
     check_relative(show(name), path.name)
-    if path.exists():
+    # an earlier call that was cut short may have left the very same state
+    if path.exists() and not _holds(path, shelf[name]):
         raise SaveError(f"{show(path)}: is there already; rename the state, or remove that file")
     return path
