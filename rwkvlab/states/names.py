@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from urllib.parse import unquote
 
-EXTENSIONS = (".safetensors", ".prefab", ".state", ".gguf", ".pth", ".bin", ".st", ".pt")
-_KINDS = {
-    kind.lower(): kind
-    for kind in (
-        *(
-            "World",
-            "Pile",
-            "Raven",
-            "Novel",
-            "ChnNovel",
-            "Jpn",
-            "MIDI",
-            "ABC",
-            "Music",
-            "CHNtuned",
-            "JPNtuned",
-            "Claude",
-        ),
-        *("PilePlus", "Othello", "Sudoku"),
-    )
-}
-_ARCH = re.compile(r"rwkv-?([4-8])(?:\.\d)?([ab]?)|x0([4-8])(\d)", re.I)
-_SERIES = re.compile(r"g[0-9][a-z]?[0-9]?(?:_preview[0-9]+)?", re.I)
-_SIZE = re.compile(r"(\d+)(?:[.](\d+))?([bmt])|(\d+)([bm])(\d+)", re.I)
-_VERSION = re.compile(r"v\d+(?:\.\d+)?[a-z]?", re.I)
-_PROGRESS = re.compile(
-    r"(?:\w+_)?\d+(?:\.\d+)?[%_ ]?_?trained|fixed|final|preview\d*|temp|test\d*|(?:step|epoch)[-_]?\d+|ckpt", re.I
-)
-_LANG = re.compile(r"(?:chn|eng|jpn|other|multi|code|literature)\d{1,3}%|chn|eng|chneng|engchn|jpn|multilang", re.I)
-_DATE = re.compile(r"20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
-_CTX = re.compile(r"ctx(\d+)(k?)", re.I)
-_GEOMETRY = re.compile(r"[LD]\d+", re.I)
-_QUANT = re.compile(r"I?Q\d_?(?:[K0-9](?:_[SMLX]{1,2})?)?|q[48]k|int[48]|nf4|fp16|fp32|bf16|f16|f32", re.I)
-_QUANT_TAIL = re.compile(rf"(.+)_({_QUANT.pattern})", re.I | re.S)
+from rwkvlab.errors import ArgError, PathError, show
+from rwkvlab.states.grammar import EPOCH, EXTENSIONS, MAX_CTX, read_stem, split_extension
+from rwkvlab.tensorfile.atomic import MAX_NAME as MAX_BYTES
+from rwkvlab.tensorfile.atomic import check_name
+
+REQUIRED = ("arch", "kind", "size", "purpose")
 MAX_NAME = 4096  # characters; what is beyond says nothing about a model
+# the order in which the community writes them, and how
+_ORDER = (
+    *("arch", "series", "kind", "size", "geometry", "purpose", "data_version", "lang", "progress", "date", "ctx"),
+    "quant",
+)
+_SPELLED = {
+    "arch": "x060, x070 or x070a",
+    "series": "g1 or g1a4",
+    "kind": "World, Pile or Novel",
+    "size": "0.4B, 3B or 450M",
+    "geometry": "L33-D512",
+    "purpose": "chn_文言文QA: '_' in place of '-', and no part that is written as another field is",
+    "data_version": "v2.1",
+    "lang": "Chn or Eng98%-Other2%",
+    "progress": "82%trained, step-100 or final",
+    "date": "20241114",
+    "ctx": "2048",
+    "quant": "Q8_0",
+    "ext": ", ".join(EXTENSIONS),
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +43,12 @@ class NameCard:
 
     text is the name as read (percent-decoded), stem the same without ext. arch is "x040" … "x080", with the letter of a
     variant behind ("x070a"); series "g1a4"; kind "World"; size as "1.5B" or "450M" (1B5, 2b9 and 1.5b alike);
-    data_version "v2.1"; purpose what is left, such as "chn_文言文QA"; progress "82%trained"; lang; date "20241114";
-    ctx in tokens; geometry "L33-D512"; quant "Q8_0"; ext ".pth".
+    data_version "v2.1"; purpose what is left, such as "chn_文言文QA"; progress "82%trained"; lang "Eng99%-Other1%";
+    date "20241114"; ctx in tokens; geometry "L33-D512"; quant "Q8_0"; ext ".pth".
     """
 
-    text: str
-    stem: str
+    text: str = ""
+    stem: str = ""
     arch: str = ""
     series: str = ""
     kind: str = ""
@@ -72,82 +66,101 @@ class NameCard:
     @property
     def missing(self) -> tuple[str, ...]:
         """The fields that Ai00's documentation requires in the name of a state and that are empty here."""
-        return tuple(field for field in ("arch", "kind", "size", "purpose") if not getattr(self, field))
+        return tuple(field for field in REQUIRED if not getattr(self, field))
+
+    def said(self) -> dict[str, str | int]:
+        """Return the fields that are not empty, without text and stem."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)[2:]}
+        return {name: value for name, value in found.items() if value not in ("", None)}
+
+    def format(self, *, required: bool = True) -> str:
+        """Return a file name that says these fields, in the community's order; `parse_name` reads each of them back.
+
+        text and stem are not looked at. Raises ArgError where a field that Ai00's documentation requires is empty
+        (arch, kind, size, purpose; not if required is False), where a field would be read back as something else (the
+        message says as what), and where some system could not keep such a file: see `tensorfile.atomic.check_name`.
+        """
+        if required and self.missing:
+            raise ArgError(
+                f"name: {', '.join(self.missing)} {'is' if len(self.missing) == 1 else 'are'} empty, which Ai00's "
+                "documentation requires in the name of a state; fill in, or pass required=False"
+            )
+        parts = [self._part(field) for field in _ORDER]
+        name = "-".join(part for part in parts if part) + self._part("ext")
+        if (size := len(name.encode("utf-8", "replace"))) > MAX_BYTES:
+            raise ArgError(
+                f"name {show(name)}: is {size} bytes long, need at most {MAX_BYTES}; shorten the purpose (a letter of "
+                "Chinese takes 3 bytes)"
+            )
+        try:
+            check_name(name)
+        except PathError as error:
+            raise ArgError(str(error)) from error
+        if (back := parse_name(name)).said() != self.said() or back.text != name:
+            raise ArgError(
+                f"name {show(name)}: would be read back as {_shown(back.said())}; change the purpose or leave it out"
+            )
+        return name
+
+    def _part(self, field: str) -> str:
+        """Return how a field stands in a name; raises ArgError where that says something else alone."""
+        value = getattr(self, field)
+        if value in ("", None):
+            return ""
+        if not isinstance(value, int if field == "ctx" else str) or isinstance(value, bool):
+            raise ArgError(f"name: {field}: need {'an integer' if field == 'ctx' else 'a text'}, got {show(value)}")
+        if isinstance(value, int) and not 0 <= value < MAX_CTX:
+            raise ArgError(f"name: ctx: need a number of tokens below {MAX_CTX}, got {show(value)}")
+        part = f"ctx{value}" if field == "ctx" else _spelled_arch(str(value)) if field == "arch" else str(value)
+        back: dict[str, str | int] = {}
+        if field == "ext":
+            back["ext"] = split_extension(f"a{value}")[1]
+        elif field == "lang" and self.kind:  # beside a kind, Jpn is a language
+            back |= read_stem(f"World-{part}")
+            del back["kind"]
+        else:
+            back |= read_stem(part)
+        if back != {field: value}:
+            as_what = f"would be read back as {_shown(back)}" if back else "says nothing in a name"
+            raise ArgError(f"name: {field}: {show(value)} {as_what}; write it as in {_SPELLED[field]}")
+        return part
 
 
 def parse_name(name: object) -> NameCard:
-    """Read a file name (or the last part of a path) and return what it says; never raises."""
+    """Read a file name (or the last part of a path) and return what it says; never raises.
+
+    The parts may stand in any order, and the name may be percent-encoded.
+    """
+    text = _last(_last(_text(name)[-MAX_NAME:]), decode=True)
+    stem, ext = split_extension(text)
+    epoch = EPOCH.fullmatch(stem) if ext == ".pth" else None
+    found = read_stem(epoch[1] if epoch else stem)
+    return NameCard(text, stem, ext=ext, **found)  # type: ignore[arg-type]
+
+
+def _text(name: object) -> str:
     try:
-        text = name if isinstance(name, str) else str(name)
+        if isinstance(name, (bytes, os.PathLike)):
+            name = os.fsdecode(name)
+        return name if isinstance(name, str) else str(name)
     except Exception:
-        text = ""
-    text = unquote(re.split(r"[/\\]", text[:MAX_NAME])[-1]).replace("\0", "")
-    # a percent-encoded name may hold a folder, too
-    text = re.split(r"[/\\]", text)[-1]
-    stem, ext = _split_extension(text)
-    fields: dict[str, list[str]] = {}
-    body, quant = stem, _QUANT_TAIL.fullmatch(stem)
-    if quant and not quant[1].isdigit():
-        body = quant[1]
-        fields["quant"] = [quant[2]]
-    for token in _tokens(body):
-        key, value = _classify(token, fields)
-        fields.setdefault(key, []).append(value)
-    ctx = fields.pop("ctx", [])
-    joined = {key: "-".join(values) for key, values in fields.items() if key != "drop"}
-    return NameCard(text, stem, ctx=int(ctx[0]) if ctx else None, ext=ext, **joined)  # type: ignore[arg-type]
+        return ""
 
 
-def _split_extension(text: str) -> tuple[str, str]:
-    lower = text.lower()
-    for ext in EXTENSIONS:
-        if lower.endswith(ext) and len(text) > len(ext):
-            return text[: -len(ext)], lower[-len(ext) :]
-    return text, ""
+def _last(text: str, decode: bool = False) -> str:
+    """Return what stands behind the last folder in a path; a percent-encoded name may hold folders, too."""
+    if decode:
+        with suppress(UnicodeDecodeError):  # the "%fa" of "82%faster" is no code
+            text = unquote(text, errors="strict")
+    return re.split(r"[/\\]", text.replace("\0", "").rstrip("/\\"))[-1]
 
 
-def _tokens(body: str) -> list[str]:
-    """Split at `-`, keeping `RWKV-6` whole and a percentage with its `%` apart from what follows."""
-    tokens = [token.strip() for token in body.split("-") if token.strip()]
-    whole: list[str] = []
-    for token in tokens:
-        if whole and whole[-1].lower() == "rwkv" and re.fullmatch(r"[4-8](?:\.\d)?[ab]?", token, re.I):
-            whole[-1] += f"-{token}"
-        else:
-            whole.append(token)
-    return whole
+def _spelled_arch(arch: str) -> str:
+    """Return an arch as it stands in names: x060 as rwkv-x060, x070a as rwkv7a."""
+    if arch[-1:] in ("a", "b"):
+        return f"rwkv{arch[2:3]}{arch[-1]}"
+    return f"rwkv-{arch}"
 
 
-def _classify(token: str, found: dict[str, list[str]]) -> tuple[str, str]:
-    """Return the field that a token belongs to and its normal form; a field is filled once, the rest is purpose."""
-    new = found.keys().__contains__
-    if (match := _ARCH.fullmatch(token)) and not new("arch"):
-        if match[3]:
-            return "arch", f"x0{match[3]}{match[4]}"
-        # 5 stands for 5.2, the one version of it that is in use
-        return "arch", "x052" if match[1] == "5" else f"x0{match[1]}0{match[2].lower()}"
-    if token.lower() == "rwkv" or _ARCH.fullmatch(token):
-        return "drop", token
-    if _SERIES.fullmatch(token) and not new("series"):
-        return "series", token.lower()
-    if token.lower() in _KINDS and not new("kind"):
-        return "kind", _KINDS[token.lower()]
-    if (match := _SIZE.fullmatch(token)) and not new("size"):
-        return "size", _size(match)
-    if (match := _CTX.fullmatch(token)) and not new("ctx") and len(match[1]) < 9:
-        return "ctx", str(int(match[1]) * (1024 if match[2] else 1))
-    for key, pattern in (("data_version", _VERSION), ("date", _DATE), ("quant", _QUANT)):
-        if pattern.fullmatch(token) and not new(key):
-            return key, token
-    for key, pattern in (("geometry", _GEOMETRY), ("progress", _PROGRESS), ("lang", _LANG)):
-        if pattern.fullmatch(token):
-            return key, token
-    return "purpose", token
-
-
-def _size(match: re.Match[str]) -> str:
-    if match[4]:
-        whole, unit, part = match[4], match[5], match[6]
-    else:
-        whole, part, unit = match[1], match[2] or "", match[3]
-    return f"{whole}{'.' + part if part else ''}{unit.upper()}"
+def _shown(said: dict[str, str | int]) -> str:
+    return ", ".join(f"{field} {show(value, 40)}" for field, value in said.items()) or "nothing"

@@ -1,11 +1,14 @@
 """The names of the wild say what they say, and no name raises."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from rwkvlab.errors import ArgError
 from rwkvlab.states.names import NameCard, parse_name
 
 # each name, and below it what is to be read off it
@@ -101,3 +104,207 @@ def test_no_name_raises(name):
 )
 def test_no_odd_name_raises_or_hangs(name):
     parse_name(name)
+
+
+class Rude:
+    def __str__(self):
+        raise RuntimeError
+
+    @property
+    def __class__(self):
+        raise RuntimeError
+
+
+def test_no_odd_object_raises():
+    for name in (Rude(), b"\xff\x00.pth", 1e400, [], Path("a/b")):
+        assert type(parse_name(name)) is NameCard
+    assert parse_name(b"a/emoji-3B.pth").said() == parse_name(Path("a/emoji-3B.pth")).said()
+
+
+# every kind of token of the grammar: what is written, and what it says
+TOKENS = """
+    arch rwkv6=x060 rwkv-6=x060 RWKV-6=x060 RWKV-7=x070 rwkv7a=x070a RWKV-7b=x070b rwkv4=x040 RWKV-8=x080 x060=x060
+    arch X070=x070 x052=x052 rwkv5=x052 RWKV-5.2=x052 RWKV-5.1=x051 rwkv-x060=x060
+    series g1=g1 g1a4=g1a4 g0b=g0b G1D=g1d g1i_preview3260=g1i_preview3260
+    kind World=World world=World PILE=Pile raven=Raven Novel=Novel chnnovel=ChnNovel JPN=Jpn midi=MIDI
+    kind abc=ABC music=Music chntuned=CHNtuned JPNTUNED=JPNtuned
+    size 1.5B=1.5B 2.9b=2.9B 450m=450M 1B5=1.5B 1B6=1.6B 2b9=2.9B 0B4=0.4B 14B=14B 164M=164M 0.1b=0.1B 13.3B=13.3B
+    data_version v2.1=v2.1 v3=v3 V2.8=v2.8 v12=v12 v11x=v11x
+    progress 84%_trained=84%_trained 65%trained=65%trained 80_trained=80_trained fixed=fixed final=final preview=preview
+    progress OnlyForTest_71%_trained=OnlyForTest_71%_trained temp=temp test1050=test1050 step-100=step-100
+    lang Eng98%=Eng98% other2%=Other2% Chn=Chn eng=Eng CHNENG=ChnEng Eng99%-Other1%=Eng99%-Other1%
+    date 20241114=20241114 20990101=20990101
+    ctx ctx2048=2048 ctx4k=4096 ctx32k=32768 CTX8192=8192
+    geometry L33-D512=L33-D512 D512-L33=L33-D512 l24=L24
+    purpose chn_文言文QA=chn_文言文QA OnlyForChnNovel_小说扩写=OnlyForChnNovel_小说扩写 webrwkv=webrwkv
+    purpose eng_single_round_qa=eng_single_round_qa 20241399=20241399 ctx=ctx L=L x09=x09 ctx1234567890=ctx1234567890
+    quant Q8_0=Q8_0 Q6_K=Q6_K q4k=q4k int8=int8 FP16=FP16 Q4_K_M=Q4_K_M bf16=bf16 nf4=nf4
+"""
+WRITTEN = [(line.split()[0], *pair.split("=")) for line in TOKENS.strip().splitlines() for pair in line.split()[1:]]
+
+
+@pytest.mark.parametrize(("field", "token", "value"), WRITTEN)
+def test_every_kind_of_part_is_known_alone_and_among_others(field, token, value):
+    assert {key: str(said) for key, said in parse_name(token).said().items()} == {field: value}
+    others = {"arch": "x070", "size": "3B", "purpose": "emoji", "ctx": 512, "ext": ".pth"}
+    written = {"arch": "RWKV-7", "size": "3B", "purpose": "emoji", "ctx": "ctx512"}
+    del others[field if field in others else "ctx"], written[field if field in written else "ctx"]
+    said = parse_name("-".join([*written.values(), token]) + ".PTH").said()
+    assert {key: str(v) for key, v in said.items()} == {key: str(v) for key, v in (others | {field: value}).items()}
+
+
+@pytest.mark.parametrize("ext", [".pth", ".st", ".state", ".safetensors", ".prefab", ".gguf", ".bin"])
+def test_every_extension_is_known(ext):
+    assert parse_name(f"emoji{ext.upper()}").said() == {"purpose": "emoji", "ext": ext}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x-ctx4096_Q6_K.gguf", {"purpose": "x", "ctx": 4096, "quant": "Q6_K", "ext": ".gguf"}),
+        ("emoji_FP16-3B", {"purpose": "emoji", "quant": "FP16", "size": "3B"}),
+        ("chn_小说_71%_trained-3B", {"purpose": "chn_小说", "progress": "71%_trained", "size": "3B"}),
+        ("World-JPN", {"kind": "World", "lang": "Jpn"}),
+        ("JPN-World", {"kind": "World", "lang": "Jpn"}),
+        ("3B-7B", {"size": "3B", "purpose": "7B"}),
+        ("rwkv-12.pth", {"purpose": "12", "ext": ".pth"}),
+        ("rwkv-step-100.pth", {"progress": "step-100", "ext": ".pth"}),
+        ("82%faster", {"purpose": "82%faster"}),
+        ("2.5T-3B", {"purpose": "2.5T", "size": "3B"}),
+    ],
+)
+def test_parts_that_touch_are_told_apart(name, said):
+    assert parse_name(name).said() == said
+
+
+@pytest.mark.parametrize("name", ["rwkv-6.pth", "rwkv-7-state.pth", "runs/rwkv-5.pth"])
+def test_the_epoch_in_a_trainer_s_file_name_is_no_architecture(name):
+    assert parse_name(name).arch == ""
+    assert parse_name("RWKV-6.pth").arch == parse_name("rwkv-6").arch == "x060"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_name_written_anew_says_the_same(name):
+    card = parse_name(name)
+    again = parse_name(card.format(required=False))
+    assert again.said() == card.said()
+    assert again.format(required=False) == again.text
+
+
+def test_a_name_is_written_as_the_community_does():
+    card = NameCard(arch="x060", kind="World", size="3B", purpose="chn_文言文QA", data_version="v2.1", ext=".state")
+    card = replace(card, date="20241114", ctx=2048)
+    assert card.format() == "rwkv-x060-World-3B-chn_文言文QA-v2.1-20241114-ctx2048.state"
+    assert replace(card, arch="x070a", series="g1d", kind="", ctx=None, quant="Q8_0").format(required=False) == (
+        "rwkv7a-g1d-3B-chn_文言文QA-v2.1-20241114-Q8_0.state"
+    )
+
+
+def test_fields_that_ai00_requires_are_asked_for():
+    with pytest.raises(ArgError, match=r"kind, size, purpose are empty.*fill in, or pass required=False"):
+        NameCard(arch="x070").format()
+    with pytest.raises(ArgError, match="purpose is empty"):
+        NameCard(arch="x070", kind="World", size="3B").format()
+    assert NameCard(arch="x070").format(required=False) == "rwkv-x070"
+    with pytest.raises(ArgError, match="is empty"):
+        NameCard().format(required=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("purpose", "3B", r"purpose: '3B' would be read back as size '3B'; write it as in chn_文言文QA"),
+        ("purpose", "qa-chn", "as purpose 'qa', lang 'Chn'"),
+        ("purpose", "a--b", "as purpose 'a-b'"),
+        ("purpose", " a", "as purpose 'a'"),
+        ("purpose", "rwkv", "says nothing in a name"),
+        ("purpose", "emoji_fp16", "quant 'fp16'"),
+        ("purpose", "%41", "would be read back as .*purpose 'A'"),
+        ("purpose", "a/b", r"'/' at position \d+ is not allowed; use letters"),
+        ("purpose", "a\x1b", r"'\\x1b' at position"),
+        ("purpose", "a\u202eb", r"'\\u202e' at position"),
+        ("purpose", "a\ud800b", r"'\\ud800' at position"),
+        ("purpose", "文" * 70, "is 2.. bytes long, need at most 200; shorten"),
+        ("purpose", 5, "purpose: need a text"),
+        ("size", "big", "size: 'big' would be read back as purpose 'big'; write it as in 0.4B"),
+        ("size", "2b9", "as size '2.9B'"),
+        ("arch", "RWKV-7", "arch: 'RWKV-7' would be read back"),
+        ("arch", "x070c", "arch: 'x070c' would"),
+        ("kind", "world", "as kind 'World'"),
+        ("date", "20241332", "date: '20241332'"),
+        ("ctx", -1, "ctx: need a number of tokens"),
+        ("ctx", 10**9, "ctx: need a number of tokens"),
+        ("ctx", True, "ctx: need an integer"),
+        ("ctx", "4k", "ctx: need an integer"),
+        ("ext", ".txt", "ext: '.txt'"),
+        ("lang", "Jpn-x", "lang: 'Jpn-x' would"),
+    ],
+)
+def test_what_a_name_cannot_say_is_refused_not_lost(field, value, words):
+    card = NameCard(arch="x070", kind="World", size="3B", purpose="emoji", ext=".state")
+    with pytest.raises(ArgError, match=words):
+        replace(card, **{field: value}).format()
+    with pytest.raises(ArgError, match="ctx: need a number"):
+        replace(card, ctx=10**5000).format()  # more digits than Python prints
+
+
+def of(pattern):
+    return st.from_regex(pattern, fullmatch=True)
+
+
+def optional(strategy, nothing=""):
+    return st.just(nothing) | strategy
+
+
+WORD = st.text(st.sampled_from("abQxS文言小说扩写_0379é. "), min_size=1, max_size=10)
+CARDS = st.builds(
+    NameCard,
+    arch=optional(st.sampled_from(["x040", "x052", "x051", "x060", "x070", "x080", "x070a", "x060b", "x071"])),
+    series=optional(of(r"g[0-9][a-z]?[0-9]?(_preview[0-9]{1,4})?")),
+    kind=optional(st.sampled_from(["World", "Pile", "ChnNovel", "Jpn", "MIDI", "JPNtuned"])),
+    size=optional(of(r"[0-9]{1,3}(\.[0-9]{1,2})?[BM]")),
+    data_version=optional(of(r"v[0-9]{1,2}(\.[0-9])?[a-z]?")),
+    purpose=optional(WORD | st.tuples(WORD, WORD).map("-".join)),
+    progress=optional(of(r"[0-9]{1,2}[%_]?trained|OnlyForTest_[0-9]{2}%_trained|fixed|test[0-9]{1,4}|step-[0-9]{1,6}")),
+    lang=optional(of(r"(Eng|Other|Chn)[0-9]{2}%(-Other[0-9]%)?|Chn|ChnEng|Jpn")),
+    date=optional(of(r"20[0-9]{2}(0[1-9]|1[0-2])([01][1-9]|20)")),
+    ctx=optional(st.integers(0, 10**9 - 1), None),
+    geometry=optional(of(r"L[0-9]{1,2}(-D[0-9]{1,4})?")),
+    quant=optional(st.sampled_from(["Q8_0", "Q6_K", "q4k", "int8", "FP16", "Q4_K_M"])),
+    ext=optional(st.sampled_from([".pth", ".st", ".state", ".safetensors", ".gguf"])),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(CARDS, st.randoms(use_true_random=False))
+def test_what_is_written_is_read_back_in_any_order_and_encoding(card, random):
+    try:
+        name = card.format(required=False)
+    except ArgError:
+        # only a purpose may be refused, or a Jpn that could be kind and language, or nothing at all
+        plain = replace(card, purpose="", lang="" if card.lang == "Jpn" else card.lang)
+        assert card.purpose or card.lang == "Jpn" or not plain.said().keys() - {"ext"}
+        assume(plain.said().keys() - {"ext"})
+        card, name = plain, plain.format(required=False)
+    assert parse_name(name).said() == card.said()
+    said = {key: value for key, value in card.said().items() if key != "ext"}
+    written = {"arch": NameCard(arch=card.arch or "x070").format(required=False), "ctx": f"ctx{card.ctx}"}
+    parts = [written.get(key, value) for key, value in said.items()]
+    random.shuffle(parts)
+    shuffled = "-".join(parts) + card.ext
+    assert parse_name(shuffled).said() == card.said()
+    assert parse_name(f"models/RWKV-4-1B/{quote(shuffled)}").said() == card.said()
+    assert parse_name(quote(f"models/{shuffled}", safe="")).said() == card.said()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text() | st.lists(st.sampled_from(["-", "_", "%", ".", *(t[1] for t in WRITTEN), "rwkv", "%2D"])).map("".join)
+)
+def test_any_name_is_written_anew_as_it_was_read_or_refused(name):
+    card = parse_name(name)
+    try:
+        again = card.format(required=False)
+    except ArgError:
+        return
+    assert parse_name(again).said() == card.said()
