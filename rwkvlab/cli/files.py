@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 import rwkvlab as lab
 from rwkvlab.errors import show
 from rwkvlab.measure.grid import pad, text_width
+from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect import expand, known_models
 from rwkvlab.shapes import ARCH_NAMES
 
@@ -47,9 +48,9 @@ def _table(reports: list[lab.FileReport], models: list[str]) -> str:
         name, values = show(report.file, 80)[1:-1], report.row()
         geometry = f"L{report.L} H{report.H} K{report.K}" if report.L else ""
         row = {"file": name, "is": show(report.kind, 40)[1:-1], "made for": ARCH_NAMES.get(report.arch, "")}
-        row |= {"geometry": geometry, "stored": " ".join((*report.dtypes, report.orientation))}
+        row |= {"geometry": geometry, "stored": " ".join((*report.dtypes, report.orientation, values["sure"]))}
         row |= {"norm": _number(values["norm"]), "largest": _number(values["largest"])}
-        row |= {"MiB": f"{values['MiB']:,.2f}"}
+        row |= {"size": size_text(report.bytes)}
         row |= {f"fits {show(model, 40)[1:-1]}": _fits(report, model) for model in models}
         rows.append(row)
         reasons = [report.problem, *(f"{show(model, 40)[1:-1]}: {why}" for model, why in report.fits.items() if why)]

@@ -103,6 +103,11 @@ def open_container(path: str | Path) -> Container:
     return Container(name, files, places)
 
 
+def is_model_folder(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder looks like a model on Hugging Face: a config.json beside weights."""
+    return all(any(os.path.exists(os.path.join(path, name)) for name in names) for names in ((CONFIG,), (WHOLE, INDEX)))
+
+
 def _check_config(folder: Path) -> None:
     if not os.path.exists(folder / CONFIG):
         raise PathError(

@@ -13,7 +13,22 @@ from rwkvlab.states.names import NameCard
 from rwkvlab.states.render import escape, sparkline
 
 COLUMNS = (
-    *("file", "kind", "arch", "L", "H", "V", "K", "dtype", "orientation", "norm", "largest", "nonfinite", "shifts"),
+    *(
+        "file",
+        "kind",
+        "arch",
+        "L",
+        "H",
+        "V",
+        "K",
+        "dtype",
+        "orientation",
+        "sure",
+        "norm",
+        "largest",
+        "nonfinite",
+        "shifts",
+    ),
     *("size", "purpose", "date", "ctx", "fits", "MiB", "sha256", "problem"),
 )
 _SAID = ("kind", "series", "size", "data_version", "purpose", "progress", "lang", "date", "ctx", "geometry", "quant")
@@ -91,7 +106,14 @@ class FileReport:
         fits = "; ".join(name if not why else f"not {name}" for name, why in self.fits.items())
         kept = (self.said.size, self.said.purpose, self.said.date, self.said.ctx)
         given = (self.file, self.kind, self.arch, self.L, self.H, self.V, self.K, " ".join(self.dtypes))
-        found = (self.orientation, norm, values.largest, values.nonfinite, self.shifts)
+        found = (
+            self.orientation,
+            self.sure.partition(":")[0] if self.orientation else "",
+            norm,
+            values.largest,
+            values.nonfinite,
+            self.shifts,
+        )
         last = (fits, self.bytes / 2**20, self.sha256, self.problem)
         return dict(zip(COLUMNS, (*given, *found, *kept, *last), strict=True))
 
@@ -108,9 +130,7 @@ class FileReport:
 
     def _lines(self) -> list[tuple[str, str]]:
         """Return the block of text: a word, and what is known under it; nothing in it can act on a terminal."""
-        lines = [
-            ("is", f"{self.kind}{f' ({self.container})' if self.container else ''}, {self.bytes / 2**20:,.2f} MiB")
-        ]
+        lines = [("is", f"{self.kind}{f' ({self.container})' if self.container else ''}, {size_text(self.bytes)}")]
         lines += [("problem", self.problem)]
         if self.L:
             arch = ARCH_NAMES.get(self.arch, "an architecture that it does not say")
@@ -141,6 +161,14 @@ class FileReport:
         if values.nonfinite:
             lines.append(f"{values.nonfinite} are NaN or infinite, the first in {values.first_nonfinite}")
         return lines
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes in the unit that suits it, such as "16.0 MiB"."""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= scale:
+            return f"{size / scale:.{1 if size < 100 * scale else 0}f} {unit}"
+    return f"{size} bytes"
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from rwkvlab.errors import PathError, RwkvLabError, show
 from rwkvlab.hub import fetch
-from rwkvlab.model.containers import CONFIG, Container, open_container
+from rwkvlab.model.containers import Container, is_model_folder, open_container
 from rwkvlab.model.file_report import COLUMNS, FileReport
 from rwkvlab.model.file_values import values_of_weights
 from rwkvlab.model.fingerprint import Fingerprint
@@ -81,7 +81,7 @@ def inspect_file(path: str | os.PathLike[str], models: Any = (), *, values: bool
 def inspect_files(paths: Iterable[Any], models: Any = (), *, values: bool = True) -> pd.DataFrame:
     """Return a table, one row a file; a folder that is no model stands for the model and state files in it.
 
-    Columns: file, kind, arch, L, H, V, K, dtype, orientation, norm (Frobenius, of a state), largest (absolute value),
+    Columns: file, kind, arch, L, H, V, K, dtype, orientation, sure (how that is known), norm (Frobenius, of a state), largest (absolute value),
     nonfinite (count), shifts (whether there are token-shifts that are not zero), size, purpose, date, ctx (of the
     name), fits (the models that it fits, and "not" those that it does not), MiB, sha256, problem. See `inspect_file`.
     """
@@ -96,7 +96,7 @@ def expand(paths: Iterable[Any]) -> list[Any]:
         paths = [paths]
     found: list[Any] = []
     for path in paths:
-        if os.path.isdir(path) and not os.path.exists(os.path.join(path, CONFIG)):
+        if os.path.isdir(path) and not is_model_folder(path):
             names = sorted(os.listdir(path))
             found += [Path(path) / name for name in names if name.lower().endswith((*EXTENSIONS, ".json", ".ckpt"))]
         else:
@@ -124,7 +124,7 @@ def _look(path: Path, blank: FileReport, models: list[HasDims], values: bool) ->
     report = _base(path, blank, values)
     same = [m for m in models if report.fingerprint and m.card.fingerprint]
     same = [m for m in same if same_base(report.fingerprint, m.card.fingerprint)]
-    return report.replace(notes=(*report.notes, *(f"the same weights as {m.card.name}" for m in same)))
+    return report.replace(notes=(*report.notes, *(f"the same weights as {show(m.card.name)}" for m in same)))
 
 
 def _base(path: Path, blank: FileReport, values: bool) -> FileReport:

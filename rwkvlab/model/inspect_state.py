@@ -25,10 +25,10 @@ _VERIFY = "`rwkvlab verify MODEL STATE` tells by what it does"
 _SURE = {
     "tuned .pth": f"usual: trainers write it so, but RWKV-PEFT with --fla wrote KV until 2025-02; {_VERIFY}",
     "merged checkpoint": f"usual: mergers copy it from a tuned file; {_VERIFY}",
-    "Ai00 .state": "by its layout: fp16 and its suffix are what Ai00 takes, which stores KV",
+    "Ai00 .state": "by layout: fp16 and its suffix are what Ai00 takes, which stores KV",
     "rwkvlab state": "certain: its own format says so",
     "safetensors": f"assumed: converted from a tuned .pth, which stores VK; {_VERIFY}",
-    "run-time list of the rwkv package": "by its architecture: the rwkv package keeps RWKV-7 as VK, older ones as KV",
+    "run-time list of the rwkv package": "by architecture: the rwkv package keeps RWKV-7 as VK, older ones as KV",
 }
 _KINDS = {"tuned .pth": "tuned state", "safetensors": "tuned state", "Ai00 .state": "Ai00 state"}
 
@@ -65,7 +65,7 @@ def state_json(path: Path, blank: FileReport, models: Sequence[HasDims], values:
     card, shape = peek_json(path)
     source = "its name" if parse_name(path.name).arch == card.arch else "the model that the JSON names"
     report = _carded(blank, card, shape).replace(kind="Ai00 state JSON", arch_from=source if card.arch else "")
-    report = report.replace(dtypes=("float32",), orientation="KV", sure="by its layout: web-rwkv's memory order")
+    report = report.replace(dtypes=("float32",), orientation="KV", sure="by layout: web-rwkv's memory order")
     if values:
         state = read_json(path)
         report = report.replace(values=values_of_layers(iter(state.wkv)), shifts=state.has_shifts)

@@ -139,7 +139,8 @@ def refuse_kind(source: Source, head: bytes) -> FormatError:
     fallback = f"no tensor file (it begins with {head[:8].hex(' ')})", "give a .pth, .st, .state or .safetensors file"
     kind, remedy = known_kind(head) or fallback
     suffix = source.path.suffix
-    claims = f", in spite of its name ending in {show(suffix)}" if suffix else ""
+    told = not suffix or suffix[1:].lower() in kind.lower()
+    claims = "" if told else f", in spite of its name ending in {show(suffix)}"
     return FormatError(f"{source.name}: is {kind}{claims}; {remedy}")
 
 
