@@ -13,23 +13,8 @@ from rwkvlab.states.names import NameCard
 from rwkvlab.states.render import escape, sparkline
 
 COLUMNS = (
-    *(
-        "file",
-        "kind",
-        "arch",
-        "L",
-        "H",
-        "V",
-        "K",
-        "dtype",
-        "orientation",
-        "sure",
-        "norm",
-        "largest",
-        "nonfinite",
-        "shifts",
-    ),
-    *("size", "purpose", "date", "ctx", "fits", "MiB", "sha256", "problem"),
+    *("file", "kind", "arch", "L", "H", "V", "K", "dtype", "orientation", "sure", "norm", "largest", "nonfinite"),
+    *("shifts", "size", "purpose", "date", "ctx", "fits", "MiB", "sha256", "problem"),
 )
 _SAID = ("kind", "series", "size", "data_version", "purpose", "progress", "lang", "date", "ctx", "geometry", "quant")
 

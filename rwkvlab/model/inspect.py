@@ -81,9 +81,10 @@ def inspect_file(path: str | os.PathLike[str], models: Any = (), *, values: bool
 def inspect_files(paths: Iterable[Any], models: Any = (), *, values: bool = True) -> pd.DataFrame:
     """Return a table, one row a file; a folder that is no model stands for the model and state files in it.
 
-    Columns: file, kind, arch, L, H, V, K, dtype, orientation, sure (how that is known), norm (Frobenius, of a state), largest (absolute value),
-    nonfinite (count), shifts (whether there are token-shifts that are not zero), size, purpose, date, ctx (of the
-    name), fits (the models that it fits, and "not" those that it does not), MiB, sha256, problem. See `inspect_file`.
+    Columns: file, kind, arch, L, H, V, K, dtype, orientation, sure (how that is known), norm (Frobenius, of a state),
+    largest (absolute value), nonfinite (count), shifts (whether there are token-shifts that are not zero), size,
+    purpose, date, ctx (of the name), fits (the models that it fits, and "not" those that it does not), MiB, sha256,
+    problem. See `inspect_file`.
     """
     known = known_models(models)
     rows = [inspect_file(path, known, values=values).row() for path in tqdm(expand(paths), delay=2, desc="inspect")]
