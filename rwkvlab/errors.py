@@ -99,6 +99,8 @@ def show(value: object, limit: int = 80) -> str:
     except Exception:
         text = f"<{type(value).__name__}>"
     cut = text[: limit + 1]
+    if len(text) <= limit and text.isprintable():  # the usual case: no character of the categories C and Z but blanks
+        return f"'{text}'"
     safe = "".join(c if unicodedata.category(c)[0] not in "CZ" or c == " " else _escape(c) for c in cut)
     return "'" + (safe[:limit] + "…" if len(text) > limit or len(safe) > limit else safe) + "'"
 

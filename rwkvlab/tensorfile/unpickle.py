@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -15,13 +14,6 @@ ASK = "ask its author for a .safetensors file, or convert it where you trust it"
 
 _MARK = object()
 _RUNS_CODE = {0x69: "INST", 0x6F: "OBJ", 0x81: "NEWOBJ", 0x92: "NEWOBJ_EX", 0x82: "EXT1", 0x83: "EXT2", 0x84: "EXT4"}
-_CONSTANTS = {0x4E: None, 0x88: True, 0x89: False, 0x29: ()}
-_INTEGERS = {0x4B: "<B", 0x4D: "<H", 0x4A: "<i"}
-_GETS = {0x68: "<B", 0x6A: "<I"}
-_PUTS = {0x71: "<B", 0x72: "<I"}
-_TUPLES = {0x85: 1, 0x86: 2, 0x87: 3}
-
-
 class _Machine:
     def __init__(self, data: bytes, name: str) -> None:
         self.data, self.name, self.at = data, name, 0
@@ -34,8 +26,14 @@ class _Machine:
     ) -> NoReturn:
         raise kind(f"{self.name}: data.pkl, byte {self.at:,}: {what}; {remedy}")
 
-    def unpack(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+    def byte(self) -> int:
+        if self.at >= len(self.data):
+            self.fail("the pickle ends too early")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def whole(self, size: int, signed: bool = False) -> int:
+        return int.from_bytes(self.take(size), "little", signed=signed)
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
@@ -76,37 +74,32 @@ class _Machine:
 
     def run(self) -> Any:
         for _ in range(MAX_OPCODES):
-            code = self.take(1)[0]
+            code = self.byte()
             if code == 0x2E:  # STOP
                 if len(self.stack) != 1 or self.at != len(self.data):
                     self.fail("values or bytes are left over at the end")
                 return self.stack[0]
-            self.step(code)
+            step = _STEPS.get(code)
+            if step is not None:
+                step(self)
+            elif code in _RUNS_CODE:
+                self.fail(f"opcode {_RUNS_CODE[code]} makes an object", UnsafeFileError, ASK)
+            else:
+                self.fail(f"opcode 0x{code:02x}, which torch.save never writes")
         self.fail(f"more than {MAX_OPCODES:,} opcodes", LimitError)
 
-    def step(self, code: int) -> None:
-        stack = self.stack
-        if code in _CONSTANTS:
-            stack.append(_CONSTANTS[code])
-        elif code in _INTEGERS:
-            stack.append(self.unpack(_INTEGERS[code]))
-        elif code in _GETS:
-            key = self.unpack(_GETS[code])
-            if key not in self.memo:
-                self.fail(f"nothing was stored under {key}")
-            stack.append(self.memo[key])
-        elif code in _PUTS:
-            if not stack or stack[-1] is _MARK:
-                self.fail("nothing to store")
-            self.memo[self.unpack(_PUTS[code])] = stack[-1]
-        elif code in _TUPLES:
-            stack.append(tuple([self.pop() for _ in range(_TUPLES[code])][::-1]))
-        elif code in _STEPS:
-            _STEPS[code](self)
-        elif code in _RUNS_CODE:
-            self.fail(f"opcode {_RUNS_CODE[code]} makes an object", UnsafeFileError, ASK)
-        else:
-            self.fail(f"opcode 0x{code:02x}, which torch.save never writes")
+    def get(self, key: int) -> None:
+        if key not in self.memo:
+            self.fail(f"nothing was stored under {key}")
+        self.stack.append(self.memo[key])
+
+    def put(self, key: int) -> None:
+        if not self.stack or self.stack[-1] is _MARK:
+            self.fail("nothing to store")
+        self.memo[key] = self.stack[-1]
+
+    def group(self, size: int) -> None:
+        self.stack.append(tuple([self.pop() for _ in range(size)][::-1]))
 
     def mark(self) -> None:
         if self.marks >= MAX_MARKS:
@@ -115,12 +108,12 @@ class _Machine:
         self.stack.append(_MARK)
 
     def protocol(self) -> None:
-        version = self.unpack("<B")
+        version = self.byte()
         if version not in (2, 3):
             self.fail(f"pickle protocol {version}, need 2", remedy="save it with torch.save's own pickle_protocol")
 
     def long(self) -> None:
-        self.stack.append(int.from_bytes(self.take(self.unpack("<B")), "little", signed=True))
+        self.stack.append(self.whole(self.byte(), signed=True))
 
     def find(self, module: str, name: str) -> None:
         full = f"{module}.{name}"
@@ -185,7 +178,21 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
     0x28: _Machine.mark,
     0x7D: lambda m: m.stack.append({}),
     0x5D: lambda m: m.stack.append([]),
-    0x58: lambda m: m.stack.append(m.text(m.take(m.unpack("<I")))),
+    0x4E: lambda m: m.stack.append(None),
+    0x88: lambda m: m.stack.append(True),
+    0x89: lambda m: m.stack.append(False),
+    0x29: lambda m: m.stack.append(()),
+    0x4B: lambda m: m.stack.append(m.byte()),
+    0x4D: lambda m: m.stack.append(m.whole(2)),
+    0x4A: lambda m: m.stack.append(m.whole(4, signed=True)),
+    0x68: lambda m: m.get(m.byte()),
+    0x6A: lambda m: m.get(m.whole(4)),
+    0x71: lambda m: m.put(m.byte()),
+    0x72: lambda m: m.put(m.whole(4)),
+    0x85: lambda m: m.group(1),
+    0x86: lambda m: m.group(2),
+    0x87: lambda m: m.group(3),
+    0x58: lambda m: m.stack.append(m.text(m.take(m.whole(4)))),
     0x8A: _Machine.long,
     0x63: lambda m: m.find(m.line(), m.line()),
     0x74: lambda m: m.stack.append(tuple(m.pop_mark())),
