@@ -18,13 +18,15 @@ from rwkvlab.states.card import StateCard
 from rwkvlab.states.fits import check_model
 from rwkvlab.states.hints import hint_against
 from rwkvlab.states.layouts import ASSUMED, OURS, SHIFTS, VERSION, find_layout
-from rwkvlab.states.reading import read_card, read_state
+from rwkvlab.states.naming import folder_name
+from rwkvlab.states.reading import STORED, read_card, read_state
 from rwkvlab.states.runtime import read_flat
 from rwkvlab.states.state import HasDims, State, check_fits
 from rwkvlab.tensorfile import read_tensors, tensor_digest, write_pth, write_safetensors
 from rwkvlab.tensorfile.source import as_path
 
 HALF_MAX = 65504.0
+SUFFIXES = (".pth", ".state", ".st", ".safetensors")
 
 
 def load_state(
@@ -96,31 +98,44 @@ def save_state(
     *,
     dtype: str | torch.dtype | None = None,
     drop_shifts: bool = False,
+    overwrite: bool | None = None,
 ) -> Path:
     """Write a state, atomically, in the layout that the suffix names; returns the path.
 
     .pth is the layout of trainers (`blocks.{i}.att.time_state` [H,V,K]), .state or .st Ai00's (fp16, [H,K,V]),
     .safetensors rwkvlab's own, with token-shifts, card and a sha256. dtype ("fp32", "bf16", "fp16" or torch's) is fp32
     if None, and always fp16 in .state. The first two hold neither card nor token-shifts: non-zero shifts are refused
-    unless drop_shifts. Warns where values become zero in fp16. Raises ArgError, PathError, and SaveError for NaN,
-    values above 65504 in fp16, and where the system refuses; what was there before is then untouched.
+    unless drop_shifts. Warns where values become zero in fp16.
+
+    Where path is a folder, the state is put there, as .safetensors, under a name made from what is known of it;
+    `naming.name_for` makes the full names that Ai00's documentation asks for. A file that is there is replaced unless
+    overwrite is False; in a folder only if it is True. Raises ArgError, PathError, and SaveError for NaN, values above
+    65504 in fp16, a file that must not be replaced, and where the system refuses; what was there before is untouched.
     """
     if not isinstance(state, State):
         raise ArgError(f"save_state: need a State, got {type(state).__name__}")
-    suffix = as_path(path).suffix.lower()
-    if suffix not in (".pth", ".state", ".st", ".safetensors"):
-        raise ArgError(f"{show(path)}: need a name ending in .pth, .state, .st or .safetensors, got {show(suffix)}")
+    path = as_path(path)
+    if os.path.isdir(path):
+        path, overwrite = path / folder_name(state), bool(overwrite)
+    replaced = overwrite is None or overwrite
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ArgError(
+            f"{show(path)}: need a folder, or a name ending in .pth, .state, .st or .safetensors, got {show(suffix)}"
+        )
     ai00 = suffix in (".state", ".st")
     wanted = _dtype(dtype, ai00)
-    name = show(os.path.basename(os.fspath(path)))
+    name = show(path.name)
     if suffix == ".safetensors":
         tensors = {
             key: _cast(name, key, getattr(state, key), wanted if key == "wkv" else torch.float32)
             for key in ("wkv", *SHIFTS)
         }
         metadata = {"format": OURS, "version": VERSION, "order": "L,H,V,K", "sha256": tensor_digest(tensors)}
-        card = state.card.replace(source="")
-        return write_safetensors(path, tensors, metadata | {"card": json.dumps(card.to_dict())})
+        # how the tensors are stored is seen in the file itself
+        notes = tuple(note for note in state.card.notes if not note.startswith(STORED))
+        card = json.dumps(state.card.replace(source="", notes=notes).to_dict())
+        return write_safetensors(path, tensors, metadata | {"card": card}, overwrite=replaced)
     if state.has_shifts and not drop_shifts:
         raise SaveError(
             f"{name}: a {suffix} file cannot hold the token-shifts, which are not zero here; save as .safetensors, or "
@@ -128,7 +143,9 @@ def save_state(
         )
     layers = state.wkv.detach().transpose(2, 3) if ai00 else state.wkv.detach()
     cast = {f"blocks.{i}.att.time_state": _cast(name, f"layer {i}", layer, wanted) for i, layer in enumerate(layers)}
-    return write_safetensors(path, cast, {"format": "pt"}) if ai00 else write_pth(path, cast)
+    if ai00:
+        return write_safetensors(path, cast, {"format": "pt"}, overwrite=replaced)
+    return write_pth(path, cast, overwrite=replaced)
 
 
 def _dtype(dtype: str | torch.dtype | None, ai00: bool) -> torch.dtype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from rwkvlab.tensorfile import TensorFile, tensor_digest
 
 LARGE = 1e4  # states met in normal running stay far below
 ARCHS = ("x052", "x060", "x070")
+STORED = "stored as "  # how the note of a dtype other than fp32 begins
 
 
 def read_state(file: TensorFile, layout: Layout) -> State:
@@ -104,7 +106,7 @@ def _own_card(file: TensorFile, layout: Layout) -> StateCard:
     except (ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, SchemaError) else "card: not JSON"
         raise SchemaError(f"{file.name}: {what}; save the state again") from error
-    here = _card(file, layout)
+    here = _card(file, replace(layout, arch=saved.arch))
     notes = tuple(dict.fromkeys((*saved.notes, *here.notes)))
     return saved.replace(name=saved.name or here.name, arch=saved.arch or here.arch, source=here.source, notes=notes)
 
@@ -124,7 +126,7 @@ def finite(name: str, key: str, tensor: Tensor) -> Tensor:
 
 def _card(file: TensorFile, layout: Layout) -> StateCard:
     dtypes = sorted({str(file.info(key)[0]).removeprefix("torch.") for key in layout.keys})
-    stored = () if dtypes == ["float32"] else (f"stored as {' and '.join(dtypes)}",)
+    stored = () if dtypes == ["float32"] else (f"{STORED}{' and '.join(dtypes)}",)
     return make_card(file.path, layout.kind, layout.arch, (*file.notes, *layout.notes), stored)
 
 
@@ -144,4 +146,4 @@ def noted(card: StateCard, wkv: Tensor) -> StateCard:
     if largest <= LARGE:
         return card
     note = f"largest value {largest:.3g}, far above the states met in normal running: tuned with too high a rate?"
-    return card.replace(notes=(*card.notes, note))
+    return card.replace(notes=tuple(dict.fromkeys((*card.notes, note))))

@@ -22,12 +22,16 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def write_safetensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = True,
 ) -> Path:
     """Write tensors (float64, float32, float16, bfloat16; any strides and device) and texts; returns the path.
 
-    Raises SaveError for other dtypes, keys or metadata that are no strings, and where the system refuses; PathError
-    for a path that cannot be.
+    Raises SaveError for other dtypes, keys or metadata that are no strings, where the system refuses, and with
+    overwrite=False for a file that is there; PathError for a path that cannot be.
     """
     own = _own(path, tensors)
     header: dict[str, object] = {}
@@ -54,10 +58,10 @@ def write_safetensors(
         for key in order:
             file.write(_bytes(own[key]))
 
-    return atomic_write(path, write)
+    return atomic_write(path, write, overwrite=overwrite)
 
 
-def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> Path:
+def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], *, overwrite: bool = True) -> Path:
     """Write a plain dict of tensors as torch.save does, which every trainer and loader reads; returns the path.
 
     Raises as `write_safetensors` does.
@@ -74,7 +78,7 @@ def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> Pa
         except RuntimeError as error:
             raise watched.error or OSError(errno.EIO, "torch could not write it") from error
 
-    return atomic_write(path, write)
+    return atomic_write(path, write, overwrite=overwrite)
 
 
 class _Watched:
