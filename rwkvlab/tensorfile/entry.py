@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,9 +44,15 @@ def check_sizes(where: str, what: str, values: object) -> tuple[int, ...]:
         if type(value) is not int or not 0 <= value < MAX_SIZE:
             shown = value if type(value) is int and abs(value) < 1 << 80 else type(value).__name__
             raise FormatError(f"{where}: {what}: need whole numbers >= 0, got {shown}; download or save it again")
-    if what == "shape" and math.prod(values) >= MAX_SIZE:
-        raise FormatError(f"{where}: {what}: {list(values)} is beyond any file; download or save it again")
+    if what == "shape" and math.prod(value or 1 for value in values) >= MAX_SIZE:
+        raise FormatError(f"{where}: {what}: {brief(values)} is beyond any file; download or save it again")
     return tuple(values)
+
+
+def brief(values: Sequence[int]) -> str:
+    """Return sizes for a message, "[2, 3]", cut where they are many and long."""
+    text = str(list(values))
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def check_entries(name: str, entries: dict[str, Entry], file_size: int) -> dict[str, Entry]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 
 from isal.isal_zlib import crc32
 
 from rwkvlab.errors import FormatError, LimitError, SchemaError, show
-from rwkvlab.tensorfile.entry import Entry, check_entries, check_sizes
+from rwkvlab.tensorfile.entry import Entry, brief, check_entries, check_sizes
 from rwkvlab.tensorfile.source import AGAIN, Source
 from rwkvlab.tensorfile.torchnames import Strided
 from rwkvlab.tensorfile.unpickle import unpickle
@@ -34,7 +35,7 @@ def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...], bool]:
     if unchecked:
         note = "saved without CRC-32 sums: damaged bytes would go unnoticed"
         warnings.warn(f"{source.name}: {note}", stacklevel=5)
-    _check_byteorder(source, members.get(root + "byteorder"))
+    _check_small(source, members, root)
     pickle = members[root + "data.pkl"]
     if pickle.size > MAX_PICKLE:
         raise LimitError(f"{source.name}: data.pkl has {pickle.size:,} bytes, at most {MAX_PICKLE:,} are read; {AGAIN}")
@@ -64,12 +65,16 @@ def _root(source: Source, members: dict[str, Member]) -> str:
     return root
 
 
-def _check_byteorder(source: Source, member: Member | None) -> None:
-    order = source.bytes_at(member.offset, min(member.size, 20)) if member else b"little"
-    if order != b"little":
-        raise FormatError(
-            f"{source.name}: byteorder: got {show(order.decode('latin-1'))}, need 'little'; save it on a PC"
-        )
+def _check_small(source: Source, members: dict[str, Member], root: str) -> None:
+    def content(name: str) -> str:
+        member = members[root + name]
+        return source.bytes_at(member.offset, min(member.size, 20)).decode("latin-1")
+
+    if root + "byteorder" in members and (order := content("byteorder")) != "little":
+        raise FormatError(f"{source.name}: byteorder: got {show(order)}, need 'little'; save it on a PC")
+    step = content(".storage_alignment") if root + ".storage_alignment" in members else "64"
+    if not re.fullmatch("[1-9][0-9]*", step, re.ASCII) or int(step).bit_count() != 1:
+        raise FormatError(f"{source.name}: .storage_alignment: got {show(step)}, need a power of two; {AGAIN}")
 
 
 def _tensors(source: Source, value: object) -> tuple[dict[str, Strided], bool]:
@@ -103,10 +108,11 @@ def _entry(where: str, value: Strided, members: dict[str, Member], root: str, ch
     (numel,) = check_sizes(where, "storage size", [storage.numel])
     if numel * storage.dtype.itemsize != member.size:
         raise FormatError(
-            f"{where}: data/{storage.key} has {member.size:,} bytes, need {numel:,} x {storage.dtype.itemsize}; {AGAIN}"
+            f"{where}: data/{show(storage.key, 20)[1:-1]} has {member.size:,} bytes, need {numel:,} x"
+            f" {storage.dtype.itemsize}; {AGAIN}"
         )
     if len(shape) != len(stride):
-        raise FormatError(f"{where}: stride {list(stride)} does not go with shape {list(shape)}; {AGAIN}")
+        raise FormatError(f"{where}: stride {brief(stride)} does not go with shape {brief(shape)}; {AGAIN}")
     span = _span(where, shape, stride)
     if offset + span > numel:
         raise FormatError(f"{where}: reaches to {offset + span:,}, its storage holds {numel:,} numbers; {AGAIN}")
@@ -131,7 +137,7 @@ def _span(where: str, shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1):
         if step < span:
             raise FormatError(
-                f"{where}: stride {list(stride)} makes cells of {list(shape)} overlap; save a clone() of it"
+                f"{where}: stride {brief(stride)} makes cells of {brief(shape)} overlap; save a clone() of it"
             )
         span += (size - 1) * step
     return span

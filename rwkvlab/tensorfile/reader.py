@@ -161,4 +161,5 @@ def _refuse_pickle(source: Source, head: bytes) -> Exception:
     if suffix in (".pth", ".pt", ".ckpt", ".pkl", ".pickle", ""):
         what = "is a bare pickle, which can run any code"
         return UnsafeFileError(f"{source.name}: {what}; ask its author for a .safetensors file")
-    return FormatError(f"{source.name}: is a pickle, not the {suffix} that its name says; ask for a real {suffix} file")
+    claimed = f"is a pickle, not the {show(suffix, 20)} that its name says"
+    return FormatError(f"{source.name}: {claimed}; ask its author for a .safetensors file")

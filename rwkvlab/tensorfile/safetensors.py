@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 import torch
 
 from rwkvlab.errors import FormatError, LimitError, SchemaError, TruncatedError, show
-from rwkvlab.tensorfile.entry import MAX_TENSORS, Entry, check_entries, check_sizes
+from rwkvlab.tensorfile.entry import MAX_TENSORS, Entry, brief, check_entries, check_sizes
 from rwkvlab.tensorfile.source import AGAIN, Source
 
 MAX_HEADER = 16 << 20
+# colons, commas and brackets: 100 000 tensors need 1 200 000, each costs up to 100 bytes and 2 us to parse
+MAX_MARKS = 1_500_000
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -57,8 +59,10 @@ def parse(source: Source) -> tuple[dict[str, Entry], dict[str, str]]:
 def strict_json(name: str, raw: bytes, start: int = 0) -> dict[str, Any]:
     """Return a JSON object without doubled keys; `name` is how messages call it, `start` where it is in its file.
 
-    Raises FormatError with the place for anything else.
+    Raises FormatError with the place for anything else, LimitError for one of millions of small things.
     """
+    if (marks := sum(raw.count(mark) for mark in (b":", b",", b"[", b"{"))) > MAX_MARKS:
+        raise LimitError(f"{name}: {marks:,} values, names and brackets; no honest file has more than {MAX_MARKS:,}")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -100,7 +104,8 @@ def _entry(where: str, value: object, start: int) -> Entry:
     numel = math.prod(shape)
     if len(offsets) != 2 or offsets[1] - offsets[0] != numel * dtype.itemsize:
         size = numel * dtype.itemsize
-        raise FormatError(f"{where}: data_offsets: got {list(offsets)}, need {size:,} bytes for {list(shape)}; {AGAIN}")
+        got = f"got {brief(offsets)}, need {size:,} bytes for {brief(shape)}"
+        raise FormatError(f"{where}: data_offsets: {got}; {AGAIN}")
     return Entry(dtype, shape, record=start + offsets[0], record_size=numel * dtype.itemsize, span=numel)
 
 

@@ -163,7 +163,8 @@ def known_kind(head: bytes) -> tuple[str, str] | None:
     for magic, kind, remedy in _MAGICS:
         if head.startswith(magic):
             return kind, remedy
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:400].lower()
+    # no text has a zero at its start: the length before a safetensors header, which may begin as a text does, has
+    start = b"" if b"\0" in head[:8] else head.removeprefix(b"\xef\xbb\xbf").lstrip()[:400].lower()
     if start.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the file itself", "run 'git lfs pull', or download the file"
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")):
