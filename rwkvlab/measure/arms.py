@@ -18,7 +18,7 @@ def name_arms(states: Any, *, zero_first: bool) -> dict[str, State | None]:
     zero_first puts the zero state in front unless it is among them. Raises ArgError for what is not a state.
     """
     if isinstance(states, Mapping):
-        pairs = [(name, states[name]) for name in states]
+        pairs = list(states.items())  # a Shelf leaves out what it cannot read
     elif isinstance(states, State) or states is None:
         pairs = [(_name(states, 0), states)]
     elif isinstance(states, Iterable) and not isinstance(states, (str, bytes)):

@@ -7,96 +7,146 @@ import re
 import tomllib
 import uuid
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from rwkvlab.errors import ConfigError, PathError, show
+from rwkvlab.errors import ConfigError, PathError, TruncatedError, show
 from rwkvlab.tensorfile.source import Source, as_path
 
 MAX_SIZE = 1 << 20  # bytes
 MAX_DOTS = 64
 MAX_NESTING = 100
+BOM = b"\xef\xbb\xbf"
 _FIELDS = {"path": str, "name": str, "id": str, "default": bool}
 
 
 @dataclass(frozen=True)
 class StateEntry:
-    """One [[state]]: its path as written, its name (the file's, where none is given), its id in lower case or ""."""
+    """One [[state]]: its place in the list, its path as written, name (the file's, where none is given), id, default.
 
+    id is in lower case, "" where there is none. problem says what is wrong with it, beginning with its field; "" if
+    nothing is. What could not be read of such an entry is empty; without a name and a path it is called "state[3]".
+    """
+
+    index: int
     path: str
     name: str
     id: str
     default: bool
+    problem: str = ""
 
 
 @dataclass(frozen=True)
 class Ai00Config:
-    """A Config.toml: its text, the folder that paths are relative to, the entries."""
+    """A Config.toml: its bytes and what they say, the folder that paths are relative to, the entries."""
 
-    text: str
+    raw: bytes
+    data: dict[str, Any]
     folder: Path
     entries: tuple[StateEntry, ...]
 
 
 def read_config(path: str | os.PathLike[str]) -> Ai00Config:
-    """Read a Config.toml; raises PathError for the file or the model folder, ConfigError for what is in it."""
-    text, name = _read(path), show(as_path(path).name)
-    try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "nested too deep or a number too long"
-        raise ConfigError(f"{name}: not TOML: {show(why, 120)[1:-1]}; correct the file") from error
+    """Read a Config.toml; what is wrong with one entry is its problem.
+
+    Raises PathError for the file or the model folder, ConfigError for what is no such config at all.
+    """
+    raw, name = _read(path), show(as_path(path).name)
+    data = parse(name, decode(name, raw))
     model = data.get("model", {})
     folder = model.get("path", "assets/models") if isinstance(model, dict) else None
     if not isinstance(folder, str) or not folder or "\0" in folder:
         raise ConfigError(f'{name}: model.path: need the folder of the models as text, such as "assets/models"')
     listed = data.get("state", [])
-    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+    if not isinstance(listed, list) or (listed and not any(isinstance(entry, dict) for entry in listed)):
         raise ConfigError(f"{name}: state: need a list of tables; write [[state]], with two brackets")
-    entries = tuple(_entry(f"{name}: state[{index}]", entry) for index, entry in enumerate(listed))
-    _check_unique(name, entries)
-    return Ai00Config(text, _folder(as_path(path), folder, name), entries)
+    _warn_unknown(name, listed)
+    entries = _told_apart([_entry(index, entry) for index, entry in enumerate(listed)])
+    return Ai00Config(raw, data, _folder(as_path(path), folder, name), tuple(entries))
 
 
-def _read(path: str | os.PathLike[str]) -> str:
-    source = Source(path)
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        source = Source(path)
+    except TruncatedError as error:
+        raise ConfigError(f"{show(as_path(path).name)}: line 1: the file is empty; give Ai00's Config.toml") from error
+    except PathError as error:
+        if "is a" not in str(error):
+            raise
+        raise PathError(f"{str(error).partition('; ')[0]}; give Ai00's Config.toml") from error
     try:
         if source.size > MAX_SIZE:
             raise ConfigError(
                 f"{source.name}: has {source.size:,} bytes, at most {MAX_SIZE:,} are read; is it a Config.toml?"
             )
-        raw = source.bytes_at(0, source.size)
+        return source.bytes_at(0, source.size)
     finally:
         source.close()
+
+
+def decode(name: str, raw: bytes) -> str:
+    """Return the text of a config without a byte order mark; raises ConfigError for other encodings than UTF-8."""
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.removeprefix(BOM).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{source.name}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
+        at = error.start + len(raw) - len(raw.removeprefix(BOM))
+        raise ConfigError(f"{name}: not UTF-8 at byte {at:,}; save it as UTF-8") from error
+
+
+def parse(name: str, text: str) -> dict[str, Any]:
+    """Return what a TOML text says; raises ConfigError, fast also where the text was made to take long."""
+    number = 0
     for number, line in enumerate(text.splitlines(), 1):
         bare = re.sub(r"\"[^\"]*\"|'[^']*'|#.*", "", line)
         if bare.count(".") > MAX_DOTS or max(bare.count("["), bare.count("{")) > MAX_NESTING:
-            raise ConfigError(f"{source.name}: line {number}: nested too deep; correct the line")
-    return text
+            raise ConfigError(f"{name}: line {number}: nested too deep; correct the line")
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "nested too deep or a number too long"
+        why = why.replace("at end of document", f"at line {number}, the last")
+        raise ConfigError(f"{name}: not TOML: {show(why, 120)[1:-1]}; correct the file") from error
 
 
-def _entry(where: str, entry: dict[str, Any]) -> StateEntry:
-    for key, value in entry.items():
-        if key not in _FIELDS:
-            warnings.warn(f"{where}: unknown field {show(key)}, ignored", stacklevel=4)
-        elif not isinstance(value, _FIELDS[key]):
-            need = "true or false" if key == "default" else "text"
-            raise ConfigError(f"{where}.{key}: need {need}, got {show(value)}; correct it")
+def _warn_unknown(name: str, listed: Sequence[Any]) -> None:
+    places: dict[str, list[int]] = {}
+    for index, entry in enumerate(listed):
+        for key in entry if isinstance(entry, dict) else ():
+            if key not in _FIELDS:
+                places.setdefault(key, []).append(index)
+    for key, where in list(places.items())[:20]:
+        more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+        warnings.warn(f"{name}: state[{where[0]}]{more}: unknown field {show(key)}, ignored", stacklevel=4)
+
+
+def _entry(index: int, entry: Any) -> StateEntry:
+    where = f"state[{index}]"
+    if not isinstance(entry, dict):
+        return StateEntry(index, "", where, "", False, f"{where}: need a table, got {show(entry)}; write [[state]]")
+    right: dict[str, Any] = {
+        key: value for key, value in entry.items() if key in _FIELDS and isinstance(value, _FIELDS[key])
+    }
+    path, problem = right.get("path", ""), ""
+    for key in (key for key in entry if key in _FIELDS and key not in right):
+        need = "true or false" if key == "default" else "text"
+        problem = problem or f"{where}.{key}: need {need}, got {show(entry[key])}; correct it"
     if "path" not in entry:
-        raise ConfigError(f"{where}.path: missing; give the file, relative to the folder of the models")
-    path, given = check_relative(f"{where}.path", entry["path"]), entry.get("id", "")
+        problem = problem or f"{where}.path: missing; give the file, relative to the folder of the models"
+    if not problem:
+        try:
+            check_relative(f"{where}.path", path)
+        except ConfigError as error:
+            problem = str(error)
+    given, ident = right.get("id", ""), ""
     try:
         ident = str(uuid.UUID(given)) if given else ""
-    except ValueError as error:
-        raise ConfigError(
-            f"{where}.id: need a UUID, got {show(given)}; leave it out, or make one with uuidgen"
-        ) from error
-    return StateEntry(path, entry.get("name") or PurePosixPath(path).stem, ident, entry.get("default", False))
+    except ValueError:
+        wrong = f"{where}.id: need a UUID, got {show(given)}; leave it out, or make one with uuidgen"
+        problem = problem or wrong
+    name = right.get("name") or ("" if problem else PurePosixPath(path).stem)
+    return StateEntry(index, path, name or where, ident, right.get("default", False), problem)
 
 
 def check_relative(where: str, path: str) -> str:
@@ -110,19 +160,23 @@ def check_relative(where: str, path: str) -> str:
     return path
 
 
-def _check_unique(name: str, entries: tuple[StateEntry, ...]) -> None:
-    seen: dict[str, int] = {}
-    for index, entry in enumerate(entries):
-        if entry.id and entry.id in seen:
-            raise ConfigError(
-                f"{name}: state[{seen[entry.id]}].id and state[{index}].id are both {show(entry.id)}; change one"
-            )
-        seen[entry.id] = index
-    defaults = [index for index, entry in enumerate(entries) if entry.default]
-    if len(defaults) > 1:
-        raise ConfigError(
-            f"{name}: state[{defaults[0]}].default and state[{defaults[1]}].default are both true; keep one"
-        )
+def _told_apart(entries: Sequence[StateEntry]) -> list[StateEntry]:
+    """Return the entries, those with the id of an earlier one, or default after another, with this as their problem."""
+    told: list[StateEntry] = []
+    ids: dict[str, StateEntry] = {}
+    default: StateEntry | None = None
+    for entry in entries:
+        where, problem = f"state[{entry.index}]", entry.problem
+        if entry.id and (first := ids.setdefault(entry.id, entry)) is not entry:
+            same = f"is that of state[{first.index}], {show(first.name)}"
+            problem = problem or f"{where}.id: {show(entry.id)} {same}; give one of them another"
+        if entry.default and not problem:
+            if default is not None:
+                taken = f"state[{default.index}], {show(default.name)}, is the default already"
+                problem = f"{where}.default: {taken}; keep true in one of them"
+            default = default or entry
+        told.append(replace(entry, problem=problem))
+    return told
 
 
 def _folder(config: Path, folder: str, name: str) -> Path:

@@ -11,8 +11,7 @@ import traitlets
 
 from rwkvlab.errors import ArgError, RwkvLabError, show
 from rwkvlab.model.engine import Model
-from rwkvlab.states.files import peek_state
-from rwkvlab.states.fits import check_fits, check_geometry
+from rwkvlab.states.fits import check_fits
 from rwkvlab.states.shelf import Shelf
 from rwkvlab.states.state import State
 
@@ -39,6 +38,8 @@ class StatePicker(ipywidgets.VBox):
         """
         if isinstance(shelf, (str, os.PathLike)):
             shelf = Shelf(shelf, model)
+        if isinstance(shelf, Shelf) and model is not None and shelf.model is not model:
+            shelf = shelf.for_model(model)
         if not isinstance(shelf, Mapping):
             raise ArgError(f"StatePicker: need a Shelf, a mapping or a folder, got {show(type(shelf).__name__)}")
         self.shelf, self.model = shelf, model
@@ -136,16 +137,13 @@ class StatePicker(ipywidgets.VBox):
 
 
 def _unfit(shelf: Mapping[str, State], model: Model | None) -> dict[str, str]:
-    """Return why entries do not fit the model; of files only the headers are read."""
+    """Return why entries of a mapping do not fit the model; a Shelf knows it by itself."""
     reasons: dict[str, str] = {}
-    if model is None or (isinstance(shelf, Shelf) and shelf.model is model):
+    if model is None or isinstance(shelf, Shelf):
         return reasons
     for name in shelf:
         try:
-            if isinstance(shelf, Shelf):
-                check_geometry(*peek_state(shelf.path(name)), model)
-            else:
-                check_fits(shelf[name], model)
+            check_fits(shelf[name], model)
         except RwkvLabError as error:
             reasons[name] = str(error)
     return reasons
