@@ -139,7 +139,7 @@ def _measure(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dims, di
     vocab, width = axes("emb.weight", 2)
     heads, size = axes({"x070": "blocks.0.att.r_k"}.get(arch, "blocks.0.att.time_faaaa"), 2)
     ffn = axes("blocks.0.ffn.key.weight", 2)[0]
-    if min(vocab, width, heads, size, ffn) < 1 or heads * size != width:
+    if heads * size != width:
         raise MismatchError(f"geometry: width C={width} (emb.weight) is not H={heads} heads of {size}")
     ranks: dict[str, int] = {}
     if arch == "x070":
@@ -147,7 +147,11 @@ def _measure(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dims, di
         ranks["v"] = axes("blocks.1.att.v1", 2)[1] if layers > 1 else 0
     elif arch == "x060":
         ranks = {"maa": axes("blocks.0.att.time_maa_w2", 3)[1], "decay": axes("blocks.0.att.time_decay_w1", 2)[1]}
-    return Dims(arch, L=layers, H=heads, C=width, K=size, V=size, ffn=ffn, vocab=vocab), ranks
+    dims = Dims(arch, L=layers, H=heads, C=width, K=size, V=size, ffn=ffn, vocab=vocab)
+    if min(vocab, width, ffn, *(rank for name, rank in ranks.items() if name != "v" or layers > 1)) < 1:
+        text = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
+        raise MismatchError(f"geometry: a size is 0: {dims} ffn={ffn} vocab={vocab}, ranks {text}; save it again")
+    return dims, ranks
 
 
 def _lay_out(key: str, tensor: Tensor) -> Tensor:
@@ -181,4 +185,10 @@ def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(show(name) for name in names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    """Return up to ten of the names, fewer where they are long: a message has 400 characters."""
+    shown: list[str] = []
+    for name in names[:10]:
+        if sum(map(len, shown)) + 2 * len(shown) > 150:
+            break
+        shown.append(show(name, 40))
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")

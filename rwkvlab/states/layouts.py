@@ -182,5 +182,5 @@ def base_arch(file: TensorFile) -> str:
 
 
 def _some(items: list[str] | list[int]) -> str:
-    text = ", ".join(show(item, 40) if isinstance(item, str) else str(item) for item in items[:4])
+    text = ", ".join(show(item, 30) if isinstance(item, str) else str(item) for item in items[:4])
     return f"{text}, … ({len(items)} in all)" if len(items) > 4 else text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rwkvlab.errors import FormatError, MismatchError, NonFiniteError, SchemaError
+from rwkvlab.errors import FormatError, LoadError, MismatchError, NonFiniteError, SchemaError, show
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.layouts import SHIFTS, Layout
 from rwkvlab.states.names import parse_name
 from rwkvlab.states.state import State
 from rwkvlab.tensorfile import TensorFile, tensor_digest
+from rwkvlab.tensorfile.safetensors import strict_json
 
 LARGE = 1e4  # states met in normal running stay far below
 ARCHS = ("x052", "x060", "x070")
@@ -102,10 +103,14 @@ def _read_own(file: TensorFile, layout: Layout) -> State:
 def _own_card(file: TensorFile, layout: Layout) -> StateCard:
     """Return the card that the file carries, completed by what is seen here."""
     try:
-        saved = StateCard.from_dict(json.loads(file.metadata.get("card", "{}")))
-    except (ValueError, RecursionError) as error:
-        what = str(error) if isinstance(error, SchemaError) else "card: not JSON"
+        saved = StateCard.from_dict(strict_json("card", file.metadata.get("card", "{}").encode("utf-8", "replace")))
+    except LoadError as error:
+        what = str(error).partition("; ")[0]
         raise SchemaError(f"{file.name}: {what}; save the state again") from error
+    if not re.fullmatch("([0-9a-f]{64})?", saved.base):
+        raise SchemaError(
+            f"{file.name}: card.base: need 64 hex digits or nothing, got {show(saved.base)}; save the state again"
+        )
     here = _card(file, replace(layout, arch=saved.arch))
     notes = tuple(dict.fromkeys((*saved.notes, *here.notes)))
     return saved.replace(name=saved.name or here.name, arch=saved.arch or here.arch, source=here.source, notes=notes)
