@@ -3,6 +3,7 @@
 from rwkvlab.bundled import bundled
 from rwkvlab.errors import RwkvLabError
 from rwkvlab.measure import Comparison, Experiment, compare, head_distance, sweep
+from rwkvlab.measure.verify import verify
 from rwkvlab.model.chat import Conversation
 from rwkvlab.model.engine import Model, load_model
 from rwkvlab.model.file_report import FileReport
@@ -13,8 +14,10 @@ from rwkvlab.states.ai00 import read_ai00, write_ai00
 from rwkvlab.states.blend import lerp, mix, scale, slerp, splice, truncate
 from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.controls import random_like, transposed
+from rwkvlab.states.convert import convert_state
 from rwkvlab.states.files import load_state, save_state
 from rwkvlab.states.names import NameCard, parse_name
+from rwkvlab.states.naming import name_for
 from rwkvlab.states.shelf import Shelf
 from rwkvlab.states.state import State
 from rwkvlab.tasks import Task, Template

@@ -59,7 +59,7 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
     sampling = {name: getattr(arguments, name) for name in names}
     for state in states:
         if len(states) > 1:
-            print(f"--- {printable('zero' if state is None else state.card.name or 'state')}", flush=True)
+            print(f"--- {'zero' if state is None else show(state.card.name or 'state')[1:-1]}", flush=True)
         answer = model.chat(arguments.question, state, template=template, on_text=_write, **sampling)
         print(flush=True)
         if answer.finish == "interrupted":

@@ -18,7 +18,9 @@ import torch
 
 import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED, add_ask
-from rwkvlab.cli.files import add_files
+from rwkvlab.cli.convert import add_convert
+from rwkvlab.cli.inspect import add_inspect
+from rwkvlab.cli.verify import add_verify
 from rwkvlab.errors import Cancelled, PathError, show
 
 
@@ -66,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=demo_command)
 
     add_ask(commands, common)
-    add_files(commands, common)
+    add_inspect(commands, common)
+    add_verify(commands, common)
+    add_convert(commands, common)
 
     usage = "rwkvlab lab [FOLDER] [OPTIONS OF JUPYTERLAB]"
     text = "FOLDER is what to open: the notebooks of a checkout, or else this folder, unless it is given first."

@@ -10,7 +10,7 @@ from rwkvlab.errors import show
 from rwkvlab.model.file_values import Values
 from rwkvlab.shapes import ARCH_NAMES, Dims
 from rwkvlab.states.names import NameCard
-from rwkvlab.states.render import escape, sparkline
+from rwkvlab.states.render import NO_FORMULAS, escape, sparkline
 
 COLUMNS = (
     *("file", "kind", "arch", "L", "H", "V", "K", "dtype", "orientation", "sure", "norm", "largest", "nonfinite"),
@@ -90,7 +90,8 @@ class FileReport:
         norm = math.hypot(*values.layer_norms) if values.layer_norms else math.nan
         fits = "; ".join(name if not why else f"not {name}" for name, why in self.fits.items())
         kept = (self.said.size, self.said.purpose, self.said.date, self.said.ctx)
-        given = (self.file, self.kind, self.arch, self.L, self.H, self.V, self.K, " ".join(self.dtypes))
+        geometry = (size or None for size in (self.L, self.H, self.V, self.K))
+        given = (self.file, self.kind, self.arch, *geometry, " ".join(self.dtypes))
         found = (
             self.orientation,
             self.sure.partition(":")[0] if self.orientation else "",
@@ -111,7 +112,8 @@ class FileReport:
         cells = "".join(
             f'<tr>{left};opacity:.7">{key}</td>{left}">{escape(text, 600)}</td></tr>' for key, text in self._lines()
         )
-        return f'<div><b>{escape(self.file, 200)}</b><table style="border:0">{cells}</table></div>'
+        head = f'<div class="{NO_FORMULAS}"><b>{escape(self.file, 200)}</b>'
+        return f'{head}<table style="border:0">{cells}</table></div>'
 
     def _lines(self) -> list[tuple[str, str]]:
         """Return the block of text: a word, and what is known under it; nothing in it can act on a terminal."""

@@ -88,7 +88,7 @@ def inspect_files(paths: Iterable[Any], models: Any = (), *, values: bool = True
     """
     known = known_models(models)
     rows = [inspect_file(path, known, values=values).row() for path in tqdm(expand(paths), delay=2, desc="inspect")]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(("L", "H", "V", "K", "ctx"), "Int64"))
 
 
 def expand(paths: Iterable[Any]) -> list[Any]:

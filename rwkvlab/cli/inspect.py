@@ -1,4 +1,4 @@
-"""rwkvlab inspect: what files are, one in full or many as a table."""
+"""rwkvlab inspect: what files are and what is in them, one in full or many as a table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tqdm.auto import tqdm
 
 import rwkvlab as lab
 from rwkvlab.errors import show
-from rwkvlab.measure.grid import pad, text_width
 from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect import expand, known_models
 from rwkvlab.shapes import ARCH_NAMES
+from rwkvlab.states.columns import pad, text_width
 
 
-def add_files(commands: Any, common: argparse.ArgumentParser) -> None:
+def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command and its options."""
     one = commands.add_parser("inspect", parents=[common], help="what files are, and what is in them")
     one.add_argument("files", nargs="+", metavar="FILE", help="a model, a state, a folder of them, or anything else")

@@ -1,0 +1,43 @@
+"""rwkvlab convert: a state file of any layout into another."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import rwkvlab as lab
+from rwkvlab.errors import printable, show
+from rwkvlab.model.file_report import size_text
+from rwkvlab.model.inspect import ModelHeader
+from rwkvlab.shapes import DTYPES
+from rwkvlab.states.naming import offer
+
+_TEXT = "The suffix of DST names the layout: .pth (trainers), .state (Ai00, fp16), .safetensors (rwkvlab, whole)."
+
+
+def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command and its options."""
+    one = commands.add_parser("convert", parents=[common], help="a state file into another layout", description=_TEXT)
+    one.add_argument("source", metavar="SRC", help="a state file of any layout")
+    one.add_argument("target", metavar="DST", help="the file to write, or a folder, which gets a .safetensors")
+    one.add_argument("--model", "-m", help="the base model: needed for run-time lists and buffers that say nothing")
+    one.add_argument("--orientation", choices=("VK", "KV"), help="how the source stores a head")
+    one.add_argument("--format", choices=("rwkv.cpp",), help="the source is rwkv.cpp's buffer, which only you can know")
+    one.add_argument("--dtype", choices=tuple(DTYPES), help="of the file to write (the source's)")
+    one.add_argument("--drop-shifts", action="store_true", help="lose token-shifts that the layout cannot hold")
+    one.add_argument("--overwrite", action="store_true", help="replace DST where it is there")
+    one.set_defaults(run=convert_command)
+
+
+def convert_command(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Write the state in its new layout; says what was written, and a better name where Ai00 asks for one."""
+    names = ("orientation", "dtype", "drop_shifts", "format", "overwrite")
+    options = {name: getattr(arguments, name) for name in names}
+    model = ModelHeader(arguments.model) if arguments.model else None
+    path = lab.convert_state(arguments.source, arguments.target, model, **options)
+    state = lab.load_state(path)
+    print(f"{printable(str(path))}: {state!r}, {size_text(path.stat().st_size)}")
+    if better := offer(state, path):
+        print(f"rwkvlab: note: {show(better, 400)[1:-1]}", file=sys.stderr)
+    return 0

@@ -1,0 +1,45 @@
+"""rwkvlab verify: whether a model, and a state on it, do here what they should."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import rwkvlab as lab
+from rwkvlab.cli.texts import read_texts
+
+_TEXT = """Compares the model's logits with those of PyPI's rwkv, where that is installed, and tells from texts what a
+state does on the model and which way round it is stored. The report can be pasted into an issue."""
+
+
+def add_verify(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command and its options."""
+    one = commands.add_parser("verify", parents=[common], help="whether a model and a state work", description=_TEXT)
+    one.add_argument("model", help="a .pth or .safetensors checkpoint, a folder, or owner/repo/file")
+    one.add_argument("state", nargs="?", help="a state file to check on it")
+    text = "texts like those of the tuning, one a line: plain, or JSON with question and answer"
+    one.add_argument("--texts", metavar="FILE", help=text)
+    one.add_argument("--template", default="auto", help="world, g1, g1-fast, raw; auto: what a state names, else world")
+    one.add_argument("--orientation", choices=("VK", "KV"), help="how the state file stores a head")
+    one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
+    one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
+    one.add_argument("--no-official", action="store_true", help="do not run PyPI's rwkv beside ours")
+    one.add_argument("--json", action="store_true", help="the report as JSON")
+    one.set_defaults(run=verify_command)
+
+
+def verify_command(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Print the report; the exit code is 1 where it found a problem."""
+    report = lab.verify(
+        arguments.model,
+        arguments.state,
+        texts=read_texts(arguments.texts) if arguments.texts else None,
+        template=arguments.template,
+        orientation=arguments.orientation,
+        tokenizer=arguments.tokenizer,
+        device=arguments.device,
+        official=not arguments.no_official,
+    )
+    print(json.dumps(report.to_dict(), ensure_ascii=False, indent=1) if arguments.json else report)
+    return int(not report.ok)
