@@ -37,7 +37,7 @@ class Comparison:
     settings: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        return f"{text_grid(*self._grid())}\n{self._caption()}"
+        return f"{text_grid(*self._grid())}\n{show(self._caption(), 1000)[1:-1]}"
 
     def _repr_html_(self) -> str:
         return html_grid(*self._grid(), self._caption())

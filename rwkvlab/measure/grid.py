@@ -10,10 +10,12 @@ from html import escape
 
 from rwkvlab.errors import show
 from rwkvlab.states.columns import cut, pad, text_width
+from rwkvlab.states.render import NO_FORMULAS
 
 Rows = Sequence[tuple[str, Sequence[str]]]
 WORD = re.compile(r"\s+|[^\W\d_]+|\d+|.", re.DOTALL)
 WIDE_SCRIPTS = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")
+ACTING = ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")  # categories of characters that hide, turn or do something
 COMPARED = 500  # words of a text that are compared with the reference
 WIDTH, LABEL, CELL = 100, 32, (8, 44)  # columns of a terminal: of a line, of its label, least and most of a cell
 STYLE = (
@@ -39,8 +41,8 @@ def html_grid(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
         + "</tr>"
         for label, texts in rows
     )
-    table = f'<table class="rwkvlab-grid"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f"{STYLE}{table}<small>{_html(caption)}</small>"
+    table = f'<table class="rwkvlab-grid {NO_FORMULAS}"><thead><tr><th></th>{head}</tr></thead>'
+    return f'{STYLE}{table}<tbody>{body}</tbody></table><small class="{NO_FORMULAS}">{_html(caption)}</small>'
 
 
 def text_grid(columns: Sequence[str], rows: Rows) -> str:
@@ -69,7 +71,7 @@ def _html(text: str) -> str:
 
 
 def _visible(line: str) -> str:
-    return "".join(char if unicodedata.category(char)[0] != "C" else show(char)[1:-1] for char in line)
+    return "".join(char if unicodedata.category(char) not in ACTING else show(char)[1:-1] for char in line)
 
 
 def _words(text: str) -> list[str]:

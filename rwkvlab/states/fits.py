@@ -49,8 +49,9 @@ def check_geometry(card: StateCard, shape: Sequence[int], model: HasDims, *, any
         differs = ", ".join(f"{letter}={have} (model {need})" for letter, need, have in pairs if need != have)
         raise MismatchError(f"{name}: {differs}; the model is {dims}: load the model that it was tuned on")
     if not any_base and not same_base(card.base, model.card.fingerprint):
+        theirs, ours = show(card.base, 12), show(model.card.fingerprint, 12)
         raise MismatchError(
-            f"{name}: its card names another base model ({card.base[:12]}…, this is {model.card.fingerprint[:12]}…);"
+            f"{name}: its card names another base model ({theirs}, this is {ours});"
             " load that model, or mount it all the same after load_state(…, any_base=True)"
         )
 
@@ -67,7 +68,7 @@ def check_alike(a: State, b: State, what: str) -> None:
         )
     if not same_base(a.card.base, b.card.base):
         raise MismatchError(
-            f"{what}: base models differ, {a.card.base[:12]}… and {b.card.base[:12]}…; take states of one model"
+            f"{what}: base models differ, {show(a.card.base, 12)} and {show(b.card.base, 12)}; take states of one model"
         )
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MAX_LINES = 8  # notes shown; the rest is counted
+# JupyterLab and nbconvert typeset $…$ and \(…\) in HTML, links included, but not inside these classes
+NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
 
 
 def escape(value: object, limit: int = 80) -> str:
@@ -49,7 +51,7 @@ def to_html(state: State) -> str:
         if text
     )
     return (
-        f"<div><b>State {escape(card.name or '(no name)', 120)}</b>{_bars(_norms(state))}"
+        f'<div class="{NO_FORMULAS}"><b>State {escape(card.name or "(no name)", 120)}</b>{_bars(_norms(state))}'
         f'<table style="border:0">{cells}</table></div>'
     )
 

@@ -92,8 +92,9 @@ def _look(given: Path, overwrite: bool) -> tuple[Path, os.stat_result | None]:
         target = given.resolve()
         old = target.stat() if os.path.lexists(target) else None
         folder = target.parent.is_dir()
-    except (OSError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or "a link that leads back to itself"
+    except (OSError, RuntimeError, ValueError) as error:
+        odd = "a character that this system cannot write" if isinstance(error, ValueError) else "a link to itself"
+        why = getattr(error, "strerror", None) or odd
         raise PathError(f"{name}: {why}; give a path in a folder that exists") from error
     if not folder:
         raise PathError(f"{name}: no such folder {show(target.parent, 300)}; make it first")
