@@ -80,15 +80,15 @@ def effect(gains: Gains, way: Orientation) -> Finding:
     )
     if gains.beyond_chance(STORED):
         return Finding(f"effect: the state helps by {number}; {beside}")
-    causes = "the wrong base model, the wrong way round, or texts unlike those it was tuned on?"
-    causes = "as it is the other way round" if way == "transposed" else causes
+    causes = "The wrong base model, the wrong way round, or texts unlike those it was tuned on?"
+    causes = "It is the other way round." if way == "transposed" else causes
     few = gains.texts < MIN_TEXTS
     if few or (mean > max(gains.high, 0) and way != "transposed"):
         does, more = "helps" if mean > 0 else "hurts", f"at least {MIN_TEXTS}" if few else "more"
         return Finding(f"effect: not sure: the state {does} by {number}: give {more} texts; {beside}", True)
     if gains.sure(ZERO, STORED):
-        return Finding(f"effect: the state hurts by {number}: {causes}; {beside}", True)
-    return Finding(f"effect: none beyond chance, the loss changes by {-mean:+.3f} ± {se:.3f}: {causes}; {beside}", True)
+        return Finding(f"effect: the state hurts by {number}; {beside}. {causes}", True)
+    return Finding(f"effect: none beyond chance, the loss changes by {-mean:+.3f} ± {se:.3f}; {beside}. {causes}", True)
 
 
 def way_round(gains: Gains, other_way: str) -> tuple[Orientation, Finding]:

@@ -1,0 +1,130 @@
+"""The comparison with PyPI's `rwkv`, which runs in processes of its own here as it does for users."""
+
+import importlib.util
+import os
+import sys
+
+import pytest
+import torch
+
+import rwkvlab as lab
+from rwkvlab.measure import official
+from rwkvlab.measure.official import compare_logits
+from rwkvlab.model.random_weights import random_weights
+from rwkvlab.shapes import Dims
+from rwkvlab.tensorfile import write_safetensors
+
+RANKS = {
+    "x070": {"w": 9, "a": 7, "v": 5, "g": 11},
+    "x060": {"maa": 6, "decay": 9},
+    "x052": {},
+}
+TOKENS = [5, 9, 0, 33, 12, 12, 7, 49, 3, 21, 8, 40]
+
+
+@pytest.fixture
+def random_file(tmp_path):
+    """random_file(arch, …) -> the path of a random checkpoint in a folder whose name is nobody's business."""
+
+    def make(arch="x070", name="model 随机.pth", dtype=torch.float32, **changes):
+        dims = Dims(arch, L=2, H=3, C=48, K=16, V=16, ffn=176, vocab=50)
+        weights = {key: value.to(dtype) for key, value in random_weights(dims, RANKS[arch]).items()}
+        path = tmp_path / "secret" / name
+        path.parent.mkdir(exist_ok=True)
+        torch.save(weights | {key: change(weights[key]) for key, change in changes.items()}, path)
+        return path
+
+    return make
+
+
+def a_state(model):
+    dims, generator = model.dims, torch.Generator().manual_seed(3)
+    parts = [(dims.L, dims.H, dims.V, dims.K), (dims.L, dims.C), (dims.L, dims.C)]
+    wkv, att, ffn = (torch.randn(*shape, generator=generator) for shape in parts)
+    return lab.State(wkv, like=model, att_shift=att, ffn_shift=ffn)
+
+
+@pytest.mark.parametrize("arch", list(RANKS))
+def test_equal_weights_agree_from_zeros_and_from_a_state(arch, random_file):
+    path = random_file(arch)
+    model, before = lab.load_model(path, device="cpu"), dict(os.environ)
+    check = compare_logits(model, path, TOKENS, {"zeros": None, "the state": a_state(model)})
+    assert check.agrees, check.sentence
+    assert check.table["start"].tolist() == ["zeros", "the state"]
+    assert (check.table["largest"] < 1e-4).all() and (check.table["same_top"] == 1).all()
+    assert check.sentence.startswith(f"logits: agree with those of rwkv {official.installed()}: at most ")
+    assert dict(os.environ) == before and "rwkv.model" not in sys.modules
+
+
+def test_a_model_in_16_bits_is_compared_exactly_too_and_one_wrong_weight_is_found(random_file):
+    path = random_file(dtype=torch.bfloat16)
+    model = lab.load_model(path, device="cpu")
+    wrong = random_file(name="wrong.pth", dtype=torch.bfloat16, **{"blocks.1.att.r_k": torch.zeros_like})
+    right = [lab.load_model(path, device="cpu", dtype="fp32").forward(TOKENS).logits[0]]
+    planted = official.official_logits(wrong, model, TOKENS, [None])
+    checks = []
+    for answer in (right, planted):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(official, "official_logits", lambda *_, answer=answer: answer)
+            checks.append(compare_logits(model, path, TOKENS, {"zeros": None}))
+    good, bad = checks
+    assert good.table["ours"].tolist() == bad.table["ours"].tolist() == ["bf16 on cpu", "fp32 on cpu"]
+    assert good.agrees and good.table["largest"].tolist()[1] < 1e-4 < good.table["largest"].tolist()[0]
+    assert bad.agrees is False and "DIFFER" in bad.sentence and not bad.table["agrees"].tolist()[1]
+
+
+def test_a_checkpoint_with_a_state_merged_in_starts_from_zeros_all_the_same(random_file):
+    path = random_file("x060", **{"emb.weight": lambda weight: weight})
+    weights = torch.load(path)
+    torch.save(weights | {f"blocks.{i}.att.time_state": torch.ones(3, 16, 16) for i in range(2)}, path)
+    with pytest.warns(UserWarning, match="not mounted"):
+        model = lab.load_model(path, device="cpu")
+    assert compare_logits(model, path, TOKENS, {"zeros": None}).agrees
+
+
+def reason(check):
+    assert check.agrees is None and not len(check.table)
+    assert check.sentence.startswith("logits: not compared: ")
+    return check.sentence
+
+
+def test_without_the_package_it_says_so(random_file, monkeypatch):
+    path = random_file()
+    model = lab.load_model(path, device="cpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert official.installed() == ""
+    assert "`pip install rwkv`" in reason(compare_logits(model, path, TOKENS, {"zeros": None}))
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_started(random_file, tmp_path, monkeypatch):
+    path = random_file()
+    model = lab.load_model(path, device="cpu")
+    monkeypatch.setattr(official.subprocess, "run", lambda *_, **__: pytest.fail("started"))
+    starts = {"zeros": None}
+    assert "path of the .pth" in reason(compare_logits(model, None, TOKENS, starts))
+    other = write_safetensors(tmp_path / "model.safetensors", dict(torch.load(path)), {})
+    assert ".pth files only" in reason(compare_logits(model, other, TOKENS, starts))
+    assert ".pth files only" in reason(compare_logits(model, tmp_path, TOKENS, starts))
+    monkeypatch.setattr(official, "_free_memory", lambda: 2**28)
+    assert "0.2 GiB are free" in reason(compare_logits(model, path, TOKENS, starts))
+
+
+def test_failures_of_the_package_become_sentences_without_folders(random_file, monkeypatch, tmp_path):
+    path = random_file()
+    model = lab.load_model(path, device="cpu")
+    starts = {"zeros": None}
+    other = random_file("x060", name="older.pth")  # the package for RWKV-7 cannot run it
+    said = reason(compare_logits(model, other, TOKENS, starts))
+    assert "the official package failed; it said 'KeyError" in said and "secret" not in said
+    run = official.subprocess.run
+    monkeypatch.setattr(official, "TIMEOUT", 0.01)
+    monkeypatch.setattr(official.subprocess, "run", lambda *a, **k: run(*a, **(k | {"timeout": 0.01})))
+    assert "longer than" in reason(compare_logits(model, path, TOKENS, starts))
+    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(official.subprocess, "run", lambda a, **k: run(killed, **k))
+    assert "signal 9" in reason(compare_logits(model, path, TOKENS, starts))
+    told = [sys.executable, "-c", f"raise SystemExit('no module in {tmp_path}/secret/x.py')"]
+    monkeypatch.setattr(official.subprocess, "run", lambda a, **k: run(told, **k))
+    assert reason(compare_logits(model, path, TOKENS, starts)).endswith("it said 'no module in x.py'")
+    monkeypatch.setattr(official.subprocess, "run", lambda a, **k: run([sys.executable, "-c", ""], **k))
+    assert "left no logits" in reason(compare_logits(model, path, TOKENS, starts))
