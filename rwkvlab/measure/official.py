@@ -67,7 +67,7 @@ def compare_logits(
     """Compare the logits after each of `tokens` [T], from every start, with those of the official package in fp32.
 
     path: the .pth that `model` was loaded from, so that the strict reader has accepted it before the package opens it
-    (with torch.load and weights_only). A model that does not run in fp32 on the CPU is loaded a second time in fp32 to
+    (which it does as tensors only). A model that does not run in fp32 on the CPU is loaded a second time in fp32 to
     be compared exactly; that copy is gone before the package starts, so that at most the model and one fp32 copy of it
     are in memory, and nothing is tried where they would not fit. No failure is raised: the sentence tells.
     """
