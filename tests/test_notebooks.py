@@ -15,6 +15,17 @@ SHOWN = {
         "text/html": 6,
         "words": ["own state: +0.", "<mark>", "StatePicker", "'mine'"],
     },
+    "02_what_is_in_a_state_file": {
+        "text/html": 5,
+        "words": [
+            *("by architecture", "certain", "2048 NaN or infinite values", "is an HTML page", "lacks the end"),
+            *("it is the other way round", "as stored True", "made for RWKV-6", "World-1.6B-poet", "True True"),
+        ],
+    },
+    "挂载_state": {
+        "text/html": 4,
+        "words": ["the default", "用途 chn_文言文和古典名著", "made for RWKV-6", "tenalp", "不见了", "+[[state]]"],
+    },
 }
 
 
