@@ -75,15 +75,17 @@ class Listing:
 def list_folders(folders: Sequence[Path]) -> Listing:
     """Return the states of some folders by name; raises PathError for what is no readable folder."""
     found: dict[str, Slot] = {}
-    for folder in dict.fromkeys(folders):
+    seen: set[bytes] = set()
+    for folder in folders:
+        if (real := os.path.realpath(os.fsencode(folder))) in seen:
+            continue
+        seen.add(real)
         try:
             with os.scandir(folder) as entries:
                 listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "not a name that this system can hold"
-            raise PathError(
-                f"{show(folder)}: no readable folder ({why}); give the folder of the states"
-            ) from error
+            raise PathError(f"{show(folder)}: no readable folder ({why}); give the folder of the states") from error
         for entry in listed:
             if slot := _listed(entry):
                 found[entry.path] = slot
