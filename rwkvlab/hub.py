@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import queue
 import re
+import socket
 import threading
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from rwkvlab.errors import PathError, show
 
-TIMEOUT = 5.0  # seconds for the hub to answer; the download itself may take as long as it needs
+TIMEOUT = 5.0  # seconds for a hub that is there to answer; the download itself may take as long as it needs
+NO_NETWORK = 1.8  # seconds from the call within which a hub that is not there is noticed
 _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^\\]+)", re.ASCII | re.DOTALL)
+_PORTS = {"http": 80, "https": 443}
 
 
 def fetch(source: str | os.PathLike[str]) -> Path:
     """Return the local path of `source`: a file or folder that exists, or "owner/repo/file" (or deeper) on the hub.
 
     A file that was downloaded before comes from huggingface_hub's cache, without the network. Nothing in a file is run.
-    Raises PathError, within seconds, for what is neither, and where the hub cannot be reached or HF_HUB_OFFLINE is set.
+    HF_ENDPOINT names a mirror. Raises PathError for what is neither path nor address, at once; where nobody takes the
+    connection (no network, no such host, a wall of silence; HF_HUB_OFFLINE is set), within 2 s; where the hub takes it
+    and does not answer, after 5 s. On a slow network HF_HUB_ETAG_TIMEOUT, in seconds, replaces both.
     """
+    start = time.monotonic()
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or "\0" in str(source):
         raise PathError(f"source: need a path or 'owner/repo/file', got {show(source)}")
     path = Path(source)
@@ -28,32 +40,86 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     found = _ON_HUB.fullmatch(source)
     if not found or ".." in source.split("/") or source.startswith(".") or Path(found["repo"]).is_dir():
         raise PathError(f"{show(source)}: no such file; give a path that exists, or 'owner/repo/file' on Hugging Face")
-    return _from_hub(source, found["repo"], found["file"])
+    return _from_hub(source, found["repo"], found["file"], start)
 
 
-def _from_hub(source: str, repo: str, file: str) -> Path:
+def _from_hub(source: str, repo: str, file: str, start: float) -> Path:
     import huggingface_hub as hub
 
-    cached = hub.try_to_load_from_cache(repo, file)
-    if isinstance(cached, str) and os.path.exists(cached):
-        return Path(cached)
-    if hub.constants.HF_HUB_OFFLINE:
-        raise PathError(
-            f"{show(source)}: no such local file, not downloaded before, and HF_HUB_OFFLINE is set;"
-            " unset it, or download the file elsewhere and give its path"
-        )
-    # asked for once and without retries: hf_hub_download alone retries for 23 s before it says that there is no network
-    problem = _within(TIMEOUT + 3, lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file), timeout=TIMEOUT))
-    if problem is None:
+    endpoint, downloading = os.environ.get("HF_ENDPOINT") or "https://huggingface.co", False
+    try:
+        cached = hub.try_to_load_from_cache(repo, file)
+        if isinstance(cached, str) and os.path.exists(cached):
+            return Path(cached)
+        endpoint = hub.constants.ENDPOINT
+        if hub.constants.HF_HUB_OFFLINE:
+            raise PathError(
+                f"{show(source)}: no such local file, not downloaded before, and HF_HUB_OFFLINE is set;"
+                " unset it, or download the file elsewhere and give its path"
+            )
+        # "no" comes soon: hf_hub_download alone retries for 23 s before it says that there is no network
+        asked = os.environ.get("HF_HUB_ETAG_TIMEOUT")
+        patience = float(hub.constants.HF_HUB_ETAG_TIMEOUT) if asked else None
+        # huggingface_hub may have taken long to import
+        _knock(endpoint, patience or max(0.8, NO_NETWORK - (time.monotonic() - start)))
+        late = patience or TIMEOUT
+        _within(late, lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file), timeout=late))
+        downloading = True
+        return Path(hub.hf_hub_download(repo, file))
+    except PathError:
+        raise
+    except Exception as error:
+        raise PathError(f"{show(source)}: {_explain(error, show(endpoint), downloading)}") from None
+
+
+def _knock(endpoint: str, seconds: float) -> None:
+    """Return if the hub, or the proxy before it, takes a connection within some seconds; else raise what went wrong.
+
+    All addresses of the host are tried at once: on many networks the first of them, an IPv6 one, leads nowhere.
+    """
+    proxies = urllib.request.getproxies()
+    url = urlsplit(endpoint)
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if proxy and not urllib.request.proxy_bypass(url.netloc):
+        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    host, port = url.hostname, url.port or _PORTS.get(url.scheme, 1080)
+    if not host:
+        raise ValueError(endpoint)
+    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def call(address: tuple[Any, ...], errors: list[Exception]) -> None:
         try:
-            return Path(hub.hf_hub_download(repo, file))
-        except Exception as error:
-            problem = error
-    raise PathError(f"{show(source)}: {_explain(problem, hub)}") from None
+            with socket.socket(*address[:3]) as line:
+                line.settimeout(seconds)
+                line.connect(address[4])
+            answers.put(None)
+        except OSError as error:
+            errors.append(error)
+
+    def call_all() -> None:
+        errors: list[Exception] = []
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[:8]
+        except (OSError, UnicodeError) as error:
+            addresses, errors = [], [error]
+        calls = [threading.Thread(target=call, args=(address, errors), daemon=True) for address in addresses]
+        for thread in calls:
+            thread.start()
+        for thread in calls:
+            thread.join()
+        answers.put(errors[0] if errors else None)
+
+    threading.Thread(target=call_all, daemon=True).start()
+    try:
+        problem = answers.get(timeout=seconds)
+    except queue.Empty:
+        problem = TimeoutError()
+    if problem is not None:
+        raise problem
 
 
-def _within(seconds: float, ask: Callable[[], object]) -> Exception | None:
-    """Return what `ask` raised, None if nothing, or TimeoutError after some seconds (looking up a name may hang)."""
+def _within(seconds: float, ask: Callable[[], object]) -> None:
+    """Call `ask`; raises what it raised, or TimeoutError after some seconds."""
     outcome: list[Exception | None] = [TimeoutError()]
 
     def work() -> None:
@@ -66,21 +132,31 @@ def _within(seconds: float, ask: Callable[[], object]) -> Exception | None:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    return outcome[0]
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
-def _explain(error: Exception, hub: object) -> str:
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    endpoint = show(hub.constants.ENDPOINT)  # type: ignore[attr-defined]
+def _explain(error: Exception, endpoint: str, downloading: bool) -> str:
+    kinds = {kind.__name__ for kind in (*type(error).__mro__, *type(error.__cause__).__mro__)}
+    status = getattr(getattr(error, "response", None), "status_code", "")
     if "GatedRepoError" in kinds:
         return "the repository asks for consent; accept its terms on its page and log in with 'hf auth login'"
     if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
         return f"no such local file, and no such repository on {endpoint} (or a private one); check owner and repo"
-    if kinds & {"EntryNotFoundError", "RevisionNotFoundError"}:
+    if type(error) is ValueError:
+        return f"no such local file, and HF_ENDPOINT or a proxy is no address: {endpoint}; need https://host"
+    if "FileMetadataError" in kinds:
+        return f"{endpoint} does not answer as a hub does; check HF_ENDPOINT, and whether the network wants a login"
+    if kinds & {"EntryNotFoundError", "RevisionNotFoundError"} and "LocalEntryNotFoundError" not in kinds:
         return "the repository holds no such file; check its name in the list of files of the repository"
-    if isinstance(error, OSError) and error.errno == 28:
+    if "HfHubHTTPError" in kinds and status:
+        return f"{endpoint} answers with error {status}; try again later, or set HF_ENDPOINT to a mirror"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full; free some space and try again"
+    if downloading:
+        return f"the download from {endpoint} broke off ({type(error).__name__}); try again"
+    slow = "; on a slow network set HF_HUB_ETAG_TIMEOUT=30" if kinds & {"TimeoutError", "TimeoutException"} else ""
     return (
         f"no such local file, and {endpoint} cannot be reached ({type(error).__name__}); check the network,"
-        " set HF_ENDPOINT to a mirror, or download the file elsewhere and give its path"
+        f" set HF_ENDPOINT to a mirror, or download the file elsewhere and give its path{slow}"
     )

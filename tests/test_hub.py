@@ -3,10 +3,13 @@
 import hashlib
 import http.server
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,26 +35,54 @@ print(time.perf_counter() - start)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's protocol as a download needs; what it does with a file, the name of the file says."""
+
+    protocol_version = "HTTP/1.1"
+
     def do_HEAD(self):
-        self.server.asked.append(self.path)
-        known = self.path == "/owner/repo/resolve/main/sub/a.pth"
-        self.send_response(200 if known else 404)
-        if known:
-            self.send_header("X-Repo-Commit", "a" * 40)
-            self.send_header("ETag", f'"{hashlib.sha256(DATA).hexdigest()}"')
-            self.send_header("Content-Length", str(len(DATA)))
-        elif self.path.startswith("/owner/repo/"):
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-        else:
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-        self.end_headers()
-        return known
+        self.answer()
 
     def do_GET(self):
-        if self.do_HEAD():
-            self.wfile.write(DATA)
+        self.answer()
+
+    def answer(self):
+        path = self.path.removeprefix("http://hub.invalid").removeprefix("/mirror")  # asked as a proxy; as a mirror
+        self.server.asked.append((self.command, self.path))
+        known = {"X-Repo-Commit": "a" * 40, "ETag": f'"{hashlib.sha256(DATA).hexdigest()}"'}
+        name = path.removeprefix("/owner/repo/resolve/main/")
+        if path.startswith("/owner/gated/"):
+            return self.reply(403, {"X-Error-Code": "GatedRepo"})
+        if path.startswith("/portal/"):
+            return self.reply(200, {"Content-Type": "text/html"}, b"<html>Welcome to our hotel")
+        if path.startswith("/owner/ill/"):
+            return self.reply(503, {})
+        if path == "/cdn/blob":
+            return self.reply(200, {"ETag": '"of the cdn"'}, DATA)
+        if name == path:
+            return self.reply(404, {"X-Error-Code": "RepoNotFound"})
+        if name == "cdn.pth":
+            linked = {"X-Linked-ETag": known["ETag"], "X-Linked-Size": str(len(DATA)), "X-Repo-Commit": "a" * 40}
+            return self.reply(302, linked | {"Location": f"http://localhost:{self.server.server_address[1]}/cdn/blob"})
+        if name == "moved.pth":
+            return self.reply(307, {"Location": "/owner/repo/resolve/main/sub/a.pth"})
+        if name not in ("sub/a.pth", "hangs.pth", "slow.pth", "short.pth"):
+            return self.reply(404, {"X-Error-Code": "EntryNotFound"})
+        if name == "hangs.pth" or (name, self.command) == ("slow.pth", "HEAD"):
+            self.server.closing.wait(2.5 if name == "slow.pth" else 60)
+        if name == "short.pth" and self.command == "GET" and not self.server.mended:
+            if "Range" not in self.headers:
+                self.reply(200, known, DATA, part=len(DATA) // 2)
+            self.close_connection = True
+            return None
+        return self.reply(200, known, DATA)
+
+    def reply(self, status, headers, body=b"", part=None):
+        self.send_response(status)
+        for key, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[:part])
 
     def log_message(self, *args):
         pass
@@ -60,20 +91,38 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked = []
+    server.asked, server.closing, server.mended = [], threading.Event(), False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.closing.set()
     server.shutdown()
     server.server_close()
 
 
+@pytest.fixture
+def silence():
+    """An address that takes no connection and does not refuse it either: a listener whose queue is full."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    waiting = [socket.socket() for _ in range(4)]
+    for line in waiting:
+        line.setblocking(False)
+        line.connect_ex(listener.getsockname())
+    yield listener.getsockname()
+    for line in (*waiting, listener):
+        line.close()
+
+
 def ask(source, tmp_path, port, **env):
     """Run fetch in a process of its own, since the hub's address is read at import; returns its answer and seconds."""
-    settings = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    settings = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1,localhost"}
+    settings |= dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "no_proxy", "HF_TOKEN"), "")
     settings |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CODE, source],
-        env=os.environ | settings | env,
+        env={key: value for key, value in (os.environ | settings | env).items() if value},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
@@ -120,10 +169,134 @@ def test_a_file_is_downloaded_once_and_then_needs_no_network(tmp_path, hub):
     assert "no such repository" in answer
 
 
-def test_without_a_network_or_offline_the_answer_is_short_and_soon(tmp_path):
-    for env, words in (({}, "cannot be reached"), ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set")):
+def files_in(cache):
+    """What a later fetch could take for a download."""
+    return [path for path in Path(cache).rglob("*.pth") if path.is_file()]
+
+
+@pytest.mark.parametrize("file", ["cdn.pth", "moved.pth"])
+def test_redirects_are_followed(tmp_path, hub, file):
+    port = hub.server_address[1]
+    assert ask(f"owner/repo/{file}", tmp_path, port)[0] == "weights"
+    assert (("GET", "/cdn/blob") in hub.asked) == (file == "cdn.pth")
+    asked = len(hub.asked)
+    assert ask(f"owner/repo/{file}", tmp_path, port)[0] == "weights"
+    assert len(hub.asked) == asked
+
+
+def test_a_mirror_may_lie_in_a_folder_of_its_host(tmp_path, hub):
+    mirror = f"http://127.0.0.1:{hub.server_address[1]}/mirror/"
+    assert ask("owner/repo/sub/a.pth", tmp_path, 9, HF_ENDPOINT=mirror)[0] == "weights"
+    assert all(path.startswith("/mirror/owner/repo/resolve/main/sub/a.pth") for _, path in hub.asked)
+
+
+def test_a_local_file_wins_over_the_cache_and_the_hub(tmp_path, hub):
+    port = hub.server_address[1]
+    assert ask("owner/repo/sub/a.pth", tmp_path, port)[0] == "weights"
+    asked = len(hub.asked)
+    (tmp_path / "owner/repo/sub").mkdir(parents=True)
+    (tmp_path / "owner/repo/sub/a.pth").write_bytes(b"mine own")
+    assert ask("owner/repo/sub/a.pth", tmp_path, port)[0] == "mine ow"
+    assert len(hub.asked) == asked
+
+
+def test_a_repository_that_asks_for_consent_says_so(tmp_path, hub):
+    answer, _ = ask("owner/gated/a.pth", tmp_path, hub.server_address[1])
+    assert answer.startswith("PathError 'owner/gated/a.pth': the repository asks for consent")
+    assert "hf auth login" in answer
+
+
+def test_what_answers_and_is_no_hub_or_an_ill_one_is_named(tmp_path, hub):
+    here = f"http://127.0.0.1:{hub.server_address[1]}"
+    answer, _ = ask("owner/repo/a.pth", tmp_path, 9, HF_ENDPOINT=f"{here}/portal")
+    assert answer.endswith("does not answer as a hub does; check HF_ENDPOINT, and whether the network wants a login")
+    answer, _ = ask("owner/ill/a.pth", tmp_path, 9, HF_ENDPOINT=here)
+    assert answer == f"PathError 'owner/ill/a.pth': '{here}' answers with error 503; try again later, or set " + (
+        "HF_ENDPOINT to a mirror"
+    )
+    assert not files_in(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["owner--x/repo/a", "a..b/c/d", "-a/b/c", "a/b.git/c", f"{'a' * 200}/b/c"])
+def test_what_cannot_be_a_repository_is_refused_without_asking(tmp_path, hub, source):
+    start = time.perf_counter()
+    with pytest.raises(PathError, match=r"no such repository on .*; check owner and repo"):
+        fetch(source)
+    assert time.perf_counter() - start < 2
+
+
+def test_a_download_that_breaks_off_leaves_nothing_that_looks_whole(tmp_path, hub):
+    port = hub.server_address[1]
+    answer, _ = ask("owner/repo/short.pth", tmp_path, port)
+    assert answer.startswith(f"PathError 'owner/repo/short.pth': the download from 'http://127.0.0.1:{port}' broke off")
+    assert "try again" in answer and "\n" not in answer
+    assert not files_in(tmp_path)
+    hub.mended = True
+    assert ask("owner/repo/short.pth", tmp_path, port)[0] == "weights"
+    assert [path.read_bytes() for path in files_in(tmp_path)] == [DATA]
+
+
+def test_a_hub_that_is_slow_is_waited_for_and_one_that_hangs_is_not(tmp_path, hub):
+    port = hub.server_address[1]
+    calls = [("slow.pth", {}), ("hangs.pth", {}), ("hangs.pth", {"HF_HUB_ETAG_TIMEOUT": "1"})]
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(ask, f"owner/repo/{file}", tmp_path, port, **env) for file, env in calls]
+        slow, *hung = [job.result() for job in jobs]
+    assert slow[0] == "weights"  # 2.5 s before the headers came
+    for (answer, seconds), low, high in zip(hung, (4.9, 0.9), (7.5, 3.5), strict=True):
+        assert answer.startswith("PathError 'owner/repo/hangs.pth': no such local file, and 'http://127.0.0.1")
+        assert "cannot be reached (TimeoutError); check the network" in answer
+        assert "HF_HUB_ETAG_TIMEOUT" in answer
+        assert low < seconds < high
+
+
+def test_without_a_network_or_offline_the_answer_is_short_and_soon(tmp_path, silence):
+    dead = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
+    for env, words in (
+        ({}, r"'http://127\.0\.0\.1:9' cannot be reached \(ConnectionRefusedError\); check the network"),
+        ({"HF_ENDPOINT": "http://hub.invalid"}, r"'http://hub\.invalid' cannot be reached \(gaierror\)"),
+        ({"HF_ENDPOINT": f"http://127.0.0.1:{silence[1]}"}, r"cannot be reached \(TimeoutError\).*HF_HUB_ETAG_TIMEOUT"),
+        ({"HF_ENDPOINT": "http://hub.invalid", **dead}, r"cannot be reached \(ConnectionRefusedError\)"),
+        (
+            {"HF_ENDPOINT": "hf-mirror.com"},
+            r"HF_ENDPOINT or a proxy is no address: 'hf-mirror\.com'; need https://host",
+        ),
+        ({"HF_HUB_OFFLINE": "1"}, "not downloaded before, and HF_HUB_OFFLINE is set; unset it"),
+    ):
         answer, seconds = ask("owner/repo/a.pth", tmp_path, 9, **env)
         assert answer.startswith("PathError 'owner/repo/a.pth': no such local file")
-        assert words in answer
+        assert re.search(words, answer), answer
         assert "\n" not in answer
-        assert seconds < 6
+        assert seconds < 2, (env, seconds)
+    answer, seconds = ask("owner/repo/a.pth", tmp_path, 9, HF_ENDPOINT="http://h:99999")
+    assert "HF_ENDPOINT or a proxy is no address: 'http://h:99999'; need https://host" in answer
+    assert seconds < 2
+
+
+def test_a_proxy_is_knocked_at_in_place_of_the_hub(tmp_path, hub):
+    proxy = {"HTTP_PROXY": f"127.0.0.1:{hub.server_address[1]}", "NO_PROXY": ""}
+    assert ask("owner/repo/sub/a.pth", tmp_path, 9, HF_ENDPOINT="http://hub.invalid", **proxy)[0] == "weights"
+    assert hub.asked[0] == ("HEAD", "http://hub.invalid/owner/repo/resolve/main/sub/a.pth")
+
+
+def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("rwkvlab.hub.socket.getaddrinfo", lambda *args, **kwargs: time.sleep(4) or [])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    start = time.perf_counter()
+    with pytest.raises(PathError, match=r"cannot be reached \(TimeoutError\)"):
+        fetch("owner/repo-that-is-nowhere/a.pth")
+    assert time.perf_counter() - start < 2
+
+
+def test_one_address_that_answers_is_enough(monkeypatch, hub, silence):
+    tcp = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    addresses = [(*tcp, silence), (*tcp, ("127.0.0.1", 9)), (*tcp, hub.server_address)]
+    monkeypatch.setattr("rwkvlab.hub.socket.getaddrinfo", lambda *args, **kwargs: addresses)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    start = time.perf_counter()
+    rwkvlab.hub._knock("http://many", 1.5)
+    assert time.perf_counter() - start < 1
+    addresses.pop()
+    with pytest.raises(OSError, match=r"refused|^$|timed out"):
+        rwkvlab.hub._knock("http://many", 0.3)
