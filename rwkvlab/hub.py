@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from rwkvlab.errors import PathError, show
 
 TIMEOUT = 5.0  # seconds for a hub that is there to answer; the download itself may take as long as it needs
-NO_NETWORK = 1.8  # seconds from the call within which a hub that is not there is noticed
+NO_NETWORK = 1.6  # seconds from the call within which a hub that is not there is noticed
 _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^\\]+)", re.ASCII | re.DOTALL)
 _PORTS = {"http": 80, "https": 443}
 

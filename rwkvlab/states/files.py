@@ -125,13 +125,14 @@ def save_state(
         )
     ai00 = suffix in (".state", ".st")
     wanted = _dtype(dtype, ai00)
-    name = show(path.name)
+    name, lost = show(path.name), dict[str, int]()
     if suffix == ".safetensors":
         tensors = {
-            key: _cast(name, key, getattr(state, key), wanted if key == "wkv" else torch.float32)
+            key: _cast(name, key, getattr(state, key), wanted if key == "wkv" else torch.float32, lost)
             for key in ("wkv", *SHIFTS)
         }
         metadata = {"format": OURS, "version": VERSION, "order": "L,H,V,K", "sha256": tensor_digest(tensors)}
+        _tell(name, lost, wanted)
         # how the tensors are stored is seen in the file itself
         notes = tuple(note for note in state.card.notes if not note.startswith(STORED))
         card = json.dumps(state.card.replace(source="", notes=notes).to_dict())
@@ -142,7 +143,10 @@ def save_state(
             "pass drop_shifts=True to lose them"
         )
     layers = state.wkv.detach().transpose(2, 3) if ai00 else state.wkv.detach()
-    cast = {f"blocks.{i}.att.time_state": _cast(name, f"layer {i}", layer, wanted) for i, layer in enumerate(layers)}
+    cast = {
+        f"blocks.{i}.att.time_state": _cast(name, f"layer {i}", layer, wanted, lost) for i, layer in enumerate(layers)
+    }
+    _tell(name, lost, wanted)
     if ai00:
         return write_safetensors(path, cast, {"format": "pt"}, overwrite=replaced)
     return write_pth(path, cast, overwrite=replaced)
@@ -159,14 +163,25 @@ def _dtype(dtype: str | torch.dtype | None, ai00: bool) -> torch.dtype:
     return found
 
 
-def _cast(name: str, key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a contiguous CPU copy in dtype; raises SaveError for what it cannot hold, warns of what becomes zero."""
+def _cast(name: str, key: str, tensor: Tensor, dtype: torch.dtype, lost: dict[str, int]) -> Tensor:
+    """Return a contiguous CPU copy in dtype; raises SaveError for what it cannot hold, counts what becomes zero."""
     exact = tensor.detach().cpu()
     if not exact.isfinite().all():
         raise SaveError(f"{name}: {key}: holds NaN or infinity, which no reader accepts; nothing was written")
     if dtype == torch.float16 and exact.numel() and (largest := float(exact.abs().max())) > HALF_MAX:
         raise SaveError(f"{name}: {key}: {largest:.6g} is above fp16's {HALF_MAX:g}; save as fp32, or scale the state")
     cast = exact.to(dtype).contiguous()
-    if lost := int(((cast == 0) & (exact != 0)).sum()):
-        warnings.warn(f"{name}: {key}: {lost} values are too small for {dtype} and were saved as 0", stacklevel=4)
+    if not cast.isfinite().all():
+        raise SaveError(f"{name}: {key}: {float(exact.abs().max()):.6g} is too large for {dtype}; save as fp32")
+    if zeros := int(((cast == 0) & (exact != 0)).sum()):
+        lost[key] = zeros
     return cast
+
+
+def _tell(name: str, lost: dict[str, int], dtype: torch.dtype) -> None:
+    """Warn once of all values that became zero, by the name of the tensor or layer."""
+    if lost:
+        where = ", ".join(list(lost)[:4]) + (f", … ({len(lost)} in all)" if len(lost) > 4 else "")
+        warnings.warn(
+            f"{name}: {where}: {sum(lost.values())} values are too small for {dtype} and were saved as 0", stacklevel=3
+        )

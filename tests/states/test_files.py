@@ -1,6 +1,7 @@
 """States come out of every layout the right way round, and go back bit for bit."""
 
 import json
+import os
 import warnings
 from types import SimpleNamespace
 
@@ -134,6 +135,53 @@ def test_values_that_fp16_cannot_hold_are_refused_or_reported(tmp_path, wkv):
         save_state(State(wkv), tmp_path / "a.safetensors")
 
 
+def test_values_that_become_zero_are_told_of_once(tmp_path, wkv):
+    with pytest.warns(UserWarning, match=r"'a\.state': layer 0, layer 1, layer 2: \d+ values are too small") as caught:
+        save_state(State(wkv * 1e-10), tmp_path / "a.state")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_values_that_bf16_cannot_hold_are_refused(tmp_path, wkv):
+    wkv[2, 0, 0, 0] = torch.finfo(torch.float32).max
+    for suffix in (".pth", ".safetensors"):
+        with pytest.raises(
+            SaveError, match=r"(layer 2|wkv): 3\.40282e\+38 is too large for torch\.bfloat16; save as fp32"
+        ):
+            save_state(State(wkv), tmp_path / f"a{suffix}", dtype="bf16")
+    assert not list(tmp_path.iterdir())
+    assert torch.equal(load_state(save_state(State(wkv), tmp_path / "a.pth")).wkv, wkv)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".state", ".st", ".safetensors"])
+def test_a_state_can_be_saved_onto_the_file_that_it_came_from(tmp_path, wkv, suffix):
+    path = save_state(State(wkv), tmp_path / f"a{suffix}")
+    state = load_state(path)
+    save_state(2 * state, path)
+    assert torch.equal(load_state(path).wkv, 2 * wkv)
+    assert torch.equal(state.wkv, wkv)
+    save_state(state, path)
+    assert torch.equal(load_state(path).wkv, wkv)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".state", ".safetensors"])
+def test_shared_strided_and_expanded_tensors_are_saved_by_value(tmp_path, wkv, suffix):
+    shared = torch.zeros(L * H * N)
+    for given in (
+        wkv.mT,
+        wkv[:, :, ::2, ::2],
+        wkv.flip(2),
+        wkv[:1].expand(L, H, N, N),
+        wkv[0, 0, 0, 0].expand(L, H, N, N),
+    ):
+        made = State(given, att_shift=None if given.shape[2] != N else shared.view(L, -1))
+        assert torch.equal(load_state(save_state(made, tmp_path / f"a{suffix}")).wkv, given)
+    size = (tmp_path / f"a{suffix}").stat().st_size
+    save_state(State(torch.randn(100 * L, H, N, N)[:L]), tmp_path / f"b{suffix}")
+    assert (tmp_path / f"b{suffix}").stat().st_size == size  # and not the whole of what it was cut from
+
+
 def test_what_cannot_be_saved_is_refused_before_writing(tmp_path, wkv):
     wkv[0, 0, 0, 0] = float("nan")
     for suffix in (".pth", ".state", ".safetensors"):
@@ -172,6 +220,22 @@ def test_a_damaged_file_of_ours_is_noticed(tmp_path, wkv):
     path.write_bytes(raw)
     with pytest.raises(FormatError, match=r"'a\.safetensors': .*sha256"):
         load_state(path)
+
+
+@pytest.mark.parametrize("part", ["wkv", "att_shift", "ffn_shift"])
+def test_a_flipped_bit_in_any_tensor_of_ours_is_noticed(tmp_path, wkv, part):
+    path = save_state(full(wkv), tmp_path / "a.safetensors")
+    raw = bytearray(path.read_bytes())
+    size = int.from_bytes(raw[:8], "little")
+    start, end = json.loads(raw[8 : 8 + size])[part]["data_offsets"]
+    for place in (start, end - 1):
+        raw[8 + size + place] ^= 4
+        path.write_bytes(raw)
+        with pytest.raises(FormatError, match=r"'a\.safetensors': its bytes are damaged \(sha256 differs\); download"):
+            load_state(path)
+        raw[8 + size + place] ^= 4
+    path.write_bytes(raw)
+    assert torch.equal(load_state(path).wkv, full(wkv).wkv)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +303,26 @@ def test_a_state_that_does_not_fit_the_model_says_what_differs(tmp_path, wkv, mo
     other = State(wkv, card=StateCard(arch="x070", base="cd" * 32))
     with pytest.raises(MismatchError, match="another base"):
         load_state(save_state(other, tmp_path / "d.safetensors"), model)
+
+
+def test_a_state_of_another_architecture_is_refused_when_card_or_name_tells(tmp_path, wkv, model):
+    card = save_state(State(wkv, card=StateCard("emoji", "x060")), tmp_path / "emoji.safetensors")
+    # the card counts, whatever the file is called
+    renamed = card.rename(tmp_path / "rwkv7-g1-emoji.safetensors")
+    for path in (renamed, tuned(wkv, tmp_path / "rwkv-x060-a.pth"), ai00(wkv, tmp_path / "RWKV-6-World-3B-a.state")):
+        with pytest.raises(MismatchError, match=r"made for RWKV-6, the model is RWKV-7 .*; load the model that it was"):
+            load_state(path, model)
+        assert torch.equal(load_state(path).wkv, wkv)
+
+
+def test_a_trainer_s_counter_is_no_architecture_but_is_asked_about(tmp_path, wkv, model):
+    path = tuned(wkv, tmp_path / "rwkv-6.pth")  # after epoch 6, as RWKV-LM names it
+    with pytest.warns(UserWarning, match="names RWKV-6, the model is RWKV-7; make sure"):
+        assert torch.equal(load_state(path, model).wkv, wkv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_state(path.rename(tmp_path / "rwkv-12.pth"), model)
+        load_state(tuned(wkv, tmp_path / "rwkv-7.pth"), model)
 
 
 def test_a_peek_tells_card_and_shape_without_reading_tensors(tmp_path, wkv):
