@@ -43,6 +43,10 @@ class PathError(RwkvLabError, OSError):
     """A path cannot be read or written: missing, not a regular file, not allowed."""
 
 
+class EmptyFileError(TruncatedError, PathError):
+    """The file is there and has no bytes."""
+
+
 class ConfigError(RwkvLabError, ValueError):
     """A configuration file is wrong."""
 

@@ -87,7 +87,7 @@ def survey(file: Infos | TensorFile) -> tuple[Dims, dict[str, tuple[int, ...]]]:
         raise SchemaError(f"{len(extra)} tensors are not part of {name}: {_some(extra)}; a variant not known here")
     for key, want in table.items():
         if _squeeze(shapes[key]) != _squeeze(want):
-            raise MismatchError(f"{key}: expected {list(want)} for {dims}, got {list(shapes[key])}")
+            raise MismatchError(f"{key}: expected {list(want)} for {dims}, got {list(shapes[key])}; download it again")
     return dims, table
 
 
@@ -101,7 +101,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
             raise MismatchError("this is a list of tensors without names, as run-time states are; try load_state")
         if any("lora" in key.lower() for key in shapes):
             raise MismatchError("this is a LoRA adapter, not a model; merge it into its base model first")
-        raise SchemaError(f"no emb.weight: not an RWKV base model; found {_some(list(shapes))}")
+        raise SchemaError(f"no emb.weight: not an RWKV base model; found {_some(list(shapes))}; give a base model")
     if any(".qkv." in key or key.startswith("qkv.") for key in shapes):
         raise MismatchError("this is RWKV-7b, which adds a growing key-value cache to the state; not run here")
     if has("blocks.0.ffn.enn.weight"):
@@ -121,7 +121,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
         raise MismatchError("this is RWKV-5.0, which is not run here; RWKV-5.2, RWKV-6 and RWKV-7 are")
     if has("blocks.0.att.time_decay"):
         raise MismatchError("this is RWKV-4, which is not run here; RWKV-5.2, RWKV-6 and RWKV-7 are")
-    raise SchemaError(f"not an RWKV base model; found {_some(list(shapes))}")
+    raise SchemaError(f"not an RWKV base model; found {_some(list(shapes))}; give a base model")
 
 
 def _measure(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dims, dict[str, int]]:
@@ -129,18 +129,22 @@ def _measure(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dims, di
     layers = len(blocks)
     if blocks != set(range(layers)):
         gap = next(i for i in range(layers) if i not in blocks)
-        raise SchemaError(f"layer {gap} is missing: {layers} layers are there, numbered up to {max(blocks)}")
+        there = f"{layers} layers are there, numbered up to {max(blocks)}"
+        raise SchemaError(f"layer {gap} is missing: {there}; download the file again, whole")
 
     def axes(key: str, count: int) -> tuple[int, ...]:
         if len(shape := shapes.get(key, ())) != count:
-            raise SchemaError(f"{key}: expected {count} axes, got {list(shape) if key in shapes else 'no such tensor'}")
+            got = list(shape) if key in shapes else "no such tensor"
+            raise SchemaError(f"{key}: expected {count} axes, got {got}; download the file again")
         return shape
 
     vocab, width = axes("emb.weight", 2)
     heads, size = axes({"x070": "blocks.0.att.r_k"}.get(arch, "blocks.0.att.time_faaaa"), 2)
     ffn = axes("blocks.0.ffn.key.weight", 2)[0]
     if heads * size != width:
-        raise MismatchError(f"geometry: width C={width} (emb.weight) is not H={heads} heads of {size}")
+        raise MismatchError(
+            f"geometry: width C={width} (emb.weight) is not H={heads} heads of {size}; download it again"
+        )
     ranks: dict[str, int] = {}
     if arch == "x070":
         ranks = {name: axes(f"blocks.0.att.{name}1", 2)[1] for name in "wag"}

@@ -18,7 +18,7 @@ VERSION = "1"
 SHIFTS = ("att_shift", "ffn_shift")
 RUN_TIME = {"x052": "KV", "x060": "KV", "x070": "VK"}  # how PyPI's rwkv and rwkv.cpp keep a head in memory
 ASSUMED = "taken from the model that it is loaded for"
-_REMEDY = "load_state reads tuned .pth, Ai00 .state, run-time lists and rwkvlab's .safetensors"
+_REMEDY = "give a tuned .pth, an Ai00 .state, a run-time list or a .safetensors of rwkvlab"
 
 
 @dataclass(frozen=True)

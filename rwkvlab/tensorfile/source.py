@@ -11,7 +11,7 @@ import torch
 from isal.isal_zlib import crc32  # zlib's own is four times slower, and slower than the disk
 from torch import Tensor
 
-from rwkvlab.errors import FormatError, LimitError, PathError, TruncatedError, show
+from rwkvlab.errors import EmptyFileError, FormatError, LimitError, PathError, TruncatedError, show
 
 BLOCK = 1 << 20  # bytes that are read and checksummed at a time: they stay in the processor's cache
 SPARSE_FROM, SPARSE_RATIO = 64 << 20, 8
@@ -29,7 +29,10 @@ class Source:
     """A regular file opened for reading; name is how messages call it, size its length in bytes."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open without waiting. Raises PathError for what is missing or no regular file, LimitError if it is sparse."""
+        """Open without waiting.
+
+        Raises PathError for what is missing, empty or no regular file, LimitError if it is sparse.
+        """
         self.path = as_path(path)
         self.name = show(self.path.name)
         self._fd = -1
@@ -50,13 +53,21 @@ class Source:
         if not stat.S_ISREG(info.st_mode):
             kind = _KINDS.get(stat.S_IFMT(info.st_mode), "not a regular file")
             raise PathError(f"{show(self.path)}: is {kind}; give the path of a .pth, .st, .state or .safetensors file")
+        if self.size == 0 and not self._is_empty():
+            raise PathError(f"{show(self.path)}: is made by the system, as those of /proc are; give a regular file")
         if self.size == 0:
-            raise TruncatedError(f"{self.name}: the file is empty; download or save it again")
+            raise EmptyFileError(f"{self.name}: the file is empty; download or save it again")
         on_disk = info.st_blocks * 512
         if self.size > SPARSE_FROM and 0 < on_disk < self.size // SPARSE_RATIO:
             raise LimitError(
                 f"{self.name}: claims {self.size:,} bytes and holds {on_disk:,} on disk; download it again, whole"
             )
+
+    def _is_empty(self) -> bool:
+        try:
+            return not os.pread(self._fd, 1, 0)
+        except OSError:
+            return False
 
     def bytes_at(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes from `offset`; raises TruncatedError where the file ends first."""

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 import torch
 
-from rwkvlab.errors import FormatError, PathError, TruncatedError, UnsafeFileError
+from rwkvlab.errors import EmptyFileError, FormatError, PathError, TruncatedError, UnsafeFileError
 from rwkvlab.tensorfile import read_tensors
 
 
@@ -49,7 +49,7 @@ HOSTILE = {
     "config.json": (b'{"a": 1, "b": [1, 2, 3]}', FormatError, "JSON"),
     "array.npy": (b"\x93NUMPY\x01\0" + bytes(50), FormatError, "NumPy"),
     "zeros.pth": (bytes(5000), FormatError, "zeros"),
-    "empty.pth": (b"", FormatError, "empty"),
+    "empty.pth": (b"", EmptyFileError, "empty"),
 }
 
 
