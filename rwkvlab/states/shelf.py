@@ -164,7 +164,10 @@ class Shelf(Mapping[str, State]):
         return sum(not slot.reason for slot in self._slots.values())
 
     def items(self) -> ItemsView[str, State]:
-        """Return names and states, each read in its turn; check() comes first, so that no bad header stops a loop."""
+        """Return names and states, each read in its turn; check() comes first, so that no bad header stops a loop.
+
+        For a dict of many files: dict(shelf.items()).
+        """
         return super(Shelf, self.check()).items()
 
     def values(self) -> ValuesView[State]:

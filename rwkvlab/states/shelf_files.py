@@ -52,7 +52,6 @@ class Slot:
         """Read the header, once; what is wrong with it, or does not fit the model, becomes the reason."""
         if self.checked or self.reason or not self.file:
             return
-        self.checked = True
         try:
             self.card, self.shape, self.twin = _peek(self.file, model)
             if model is not None:
@@ -61,6 +60,7 @@ class Slot:
                 self.hint = "" if sure else hint_against(Path(self.file), model.dims.arch)
         except RwkvLabError as error:
             self.reason = f"{self.where}{error}"
+        self.checked = True
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def list_folders(folders: Sequence[Path]) -> Listing:
     found: dict[str, Slot] = {}
     seen: set[bytes] = set()
     for folder in folders:
-        if (real := os.path.realpath(os.fsencode(folder))) in seen:
-            continue
-        seen.add(real)
         try:
+            if (real := os.path.realpath(os.fsencode(folder))) in seen:
+                continue
+            seen.add(real)
             with os.scandir(folder) as entries:
                 listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
         except (OSError, ValueError) as error:

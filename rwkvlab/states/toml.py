@@ -183,7 +183,8 @@ def _folder(config: Path, folder: str, name: str) -> Path:
     """Return the model folder: Ai00 resolves it from where it is started, which is the config's folder or one above."""
     places = config.resolve().parents
     for place in list(places)[:3]:
-        if (place / folder).is_dir():
-            return (place / folder).resolve()
+        for written in (folder, folder.replace("\\", "/")):  # the second as Windows writes it
+            if os.path.isdir(place / written):
+                return (place / written).resolve()
     above = " or ".join(show(place) for place in list(places)[:3])
     raise PathError(f"{name}: model.path: no folder {show(folder)} in {above}; correct it, or make the folder")

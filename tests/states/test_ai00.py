@@ -172,6 +172,7 @@ BAD_FILES = {
     "folder": "folder",
     "model": "is a model",
     "empty": "empty",
+    "n" * 300: "no such file",
 }
 
 
@@ -220,7 +221,7 @@ def test_gbk_bytes_that_are_valid_utf8_get_a_hint(config, name):
 
 
 def test_a_path_as_windows_writes_it_is_found(config):
-    config.write_text("[[state]]\npath = 'states\\wenyan.state'\nname = 'w'\n", "utf-8")
+    config.write_text("[model]\npath='assets\\models'\n[[state]]\npath = 'states\\wenyan.state'\nname = 'w'\n", "utf-8")
     assert torch.equal(read_ai00(config)["w"].wkv, wkv())
 
 
@@ -281,9 +282,13 @@ def test_other_encodings_are_told_from_utf8_by_the_byte(config, encoding):
 def test_a_config_or_model_folder_that_is_missing_is_a_path_error(config):
     with pytest.raises(PathError, match="no such file"):
         read_ai00(config.parent / "none.toml")
-    config.write_text("[model]\npath = 'nowhere'")
-    with pytest.raises(PathError, match=r"model\.path.*'nowhere'"):
-        read_ai00(config)
+    for folder in ("nowhere", "n" * 5000, "Config.toml"):
+        config.write_text(f"[model]\npath = '{folder}'")
+        with pytest.raises(PathError, match=rf"model\.path.*'{folder[:70]}"):
+            read_ai00(config)
+    for odd in (config.parent, "/dev/null"):
+        with pytest.raises(PathError, match=r"is a (folder|device); give Ai00's Config\.toml"):
+            read_ai00(odd)
 
 
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
