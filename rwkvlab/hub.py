@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import queue
 import re
@@ -19,6 +20,7 @@ from rwkvlab.errors import PathError, show
 
 TIMEOUT = 5.0  # seconds for a hub that is there to answer; the download itself may take as long as it needs
 NO_NETWORK = 1.6  # seconds from the call within which a hub that is not there is noticed
+RESTARTS = 2  # how often a download that broke off may begin again at its first byte
 _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^\\]+)", re.ASCII | re.DOTALL)
 _PORTS = {"http": 80, "https": 443}
 
@@ -65,11 +67,31 @@ def _from_hub(source: str, repo: str, file: str, start: float) -> Path:
         late = patience or TIMEOUT
         _within(late, lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file), timeout=late))
         downloading = True
-        return Path(hub.hf_hub_download(repo, file))
+        return Path(hub.hf_hub_download(repo, file, **_giving_up(hub)))
     except PathError:
         raise
     except Exception as error:
         raise PathError(f"{show(source)}: {_explain(error, show(endpoint), downloading)}") from None
+
+
+def _giving_up(hub: Any) -> dict[str, Any]:
+    """Return what makes hf_hub_download give up on a server that breaks off and cannot go on where it was.
+
+    Newer versions of it start over for ever; older ones, which know no tqdm_class, give up by themselves.
+    """
+    if "tqdm_class" not in inspect.signature(hub.hf_hub_download).parameters:
+        return {}
+
+    class Bar(hub.utils.tqdm):
+        restarts = 0
+
+        def update(self, n: float | None = 1) -> object:
+            self.restarts += n is not None and n < 0
+            if self.restarts > RESTARTS:
+                raise ConnectionError("starts over and over")
+            return super().update(n)
+
+    return {"tqdm_class": Bar}
 
 
 def _knock(endpoint: str, seconds: float) -> None:

@@ -70,7 +70,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if name == "hangs.pth" or (name, self.command) == ("slow.pth", "HEAD"):
             self.server.closing.wait(2.5 if name == "slow.pth" else 60)
         if name == "short.pth" and self.command == "GET" and not self.server.mended:
-            if "Range" not in self.headers:
+            if "Range" not in self.headers or self.server.stubborn:
                 self.reply(200, known, DATA, part=len(DATA) // 2)
             self.close_connection = True
             return None
@@ -91,7 +91,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked, server.closing, server.mended = [], threading.Event(), False
+    server.asked, server.closing, server.mended, server.stubborn = [], threading.Event(), False, False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.closing.set()
@@ -225,8 +225,9 @@ def test_what_cannot_be_a_repository_is_refused_without_asking(tmp_path, hub, so
     assert time.perf_counter() - start < 2
 
 
-def test_a_download_that_breaks_off_leaves_nothing_that_looks_whole(tmp_path, hub):
-    port = hub.server_address[1]
+@pytest.mark.parametrize("stubborn", [False, True], ids=["nothing more comes", "starts over each time"])
+def test_a_download_that_breaks_off_leaves_nothing_that_looks_whole(tmp_path, hub, stubborn):
+    port, hub.stubborn = hub.server_address[1], stubborn
     answer, _ = ask("owner/repo/short.pth", tmp_path, port)
     assert answer.startswith(f"PathError 'owner/repo/short.pth': the download from 'http://127.0.0.1:{port}' broke off")
     assert "try again" in answer and "\n" not in answer
