@@ -78,6 +78,10 @@ def test_a_hugging_face_folder_gives_what_its_pth_gives(hf, arguments):
     assert len(list(folder.glob("*.safetensors"))) == 1 if not arguments else (folder / INDEX).exists()
     model = loaded(folder)
     same(loaded(path), model)
+    report, other = lab.inspect_file(folder), lab.inspect_file(path)
+    assert (report.kind, report.container, report.problem) == ("base model", "folder", "")
+    assert report.fingerprint == other.fingerprint == model.card.fingerprint
+    assert (report.values.low, report.values.high) == (other.values.low, other.values.high)
     assert model.card.name == "rwkv7-g1-0.1B"
     same(model, loaded(str(folder) + "/"))
 
