@@ -29,11 +29,10 @@ from rwkvlab.tensorfile import read_tensors
 TIMEOUT = 3600.0  # seconds: a model of 7 B parameters takes minutes on a slow disk
 SCRIPT = Path(__file__).with_name("official_run.py")
 COLUMNS = ("start", "ours", "largest", "rms", "same_top", "agrees")
-# fp32: the largest difference, in standard deviations of the logits: sums in another order make 1e-6 to 1e-4 (random
-# models of up to 24 layers), one wrong weight far more. 16 bits: the root mean square, since single logits go astray:
-# measured against fp32 on random models of 2 to 24 layers, which spread errors more than trained ones do, bf16 came to
-# 0.01 to 0.23 and fp16 to 0.001 to 0.07; weights that are wrong make about 1
-LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
+# of the rms, in standard deviations of the logits; single logits go much further astray. Measured on random
+# models of 2 to 32 layers, which spread errors more than trained ones do: fp32 5e-7 to 4e-4, fp16 0.001 to 0.09, bf16
+# 0.007 to 0.6; unrelated logits are 1.4 apart. So 16 bits show gross errors only: the copy in fp32 is the exact check
+LIMITS = {"fp32": 1e-3, "bf16": 0.7, "fp16": 0.2}
 
 
 class LogitCheck(NamedTuple):
@@ -90,13 +89,19 @@ def compare_logits(
         for start, got, want in zip(starts, logits, theirs, strict=True)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    agrees = bool(table["agrees"].all())
-    exactly = table[table["ours"] == "fp32 on cpu"]["largest"].max()
-    text = f"those of rwkv {release}: at most {exactly:.1g} of their standard deviation apart in fp32"
-    text = (
-        f"agree with {text}" if agrees else f"DIFFER from {text}; the weights are not run as they should be: report it"
-    )
-    return LogitCheck(table, f"logits: {text}", agrees)
+    return LogitCheck(table, f"logits: {_verdict(table, release)}", bool(table["agrees"].all()))
+
+
+def _verdict(table: pd.DataFrame, release: str) -> str:
+    exact = table["ours"] == "fp32 on cpu"
+    text = f"those of rwkv {release} in fp32, {table[exact]['rms'].max():.1g} of their standard deviation apart"
+    if not table[exact]["agrees"].all():
+        return f"DIFFER from {text}: do not trust answers here, and report this"
+    if table["agrees"].all():
+        return f"agree with {text}"
+    here = table[~exact].iloc[0]["ours"]
+    apart = f"{table[~exact]['rms'].max():.2g} apart"
+    return f"agree with {text}; but {here}, as it runs here, they are {apart}: report this"
 
 
 def official_logits(
@@ -207,6 +212,4 @@ def _row(start: str, way: str, got: Tensor, want: Tensor) -> tuple[str, str, flo
     error = (got.double() - want.double()) / unit
     largest, rms = float(error.abs().max()), float(error.square().mean().sqrt())
     top = float((got.argmax(dim=-1) == want.argmax(dim=-1)).double().mean())
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[way[:4]]
-    agrees = (largest if dtype == torch.float32 else rms) <= LIMITS[dtype]
-    return start, way, largest, rms, top, agrees
+    return start, way, largest, rms, top, rms <= LIMITS[way[:4]]

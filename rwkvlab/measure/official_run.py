@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ def main(folder: Path) -> None:
     """
     from rwkv.model import RWKV
 
+    torch.load = exact(torch.load)
     request = json.loads((folder / "request.json").read_text("utf-8"))
     torch.set_num_threads(request["threads"])
     model = RWKV(request["model"], "cpu fp32")
@@ -26,6 +28,17 @@ def main(folder: Path) -> None:
             state = [part.contiguous().clone() for layer in zip(*parts, strict=True) for part in layer]
             logits, _ = model.forward(request["tokens"], state, full_output=True)
             np.save(folder / f"logits{number}.npy", logits.float().numpy())
+
+
+def exact(load: Any) -> Any:
+    """Return `load` with the embedding and its norm in fp32: for RWKV-5 and 6 the package multiplies both as stored."""
+
+    def loaded(*args: Any, **options: Any) -> Any:
+        weights = load(*args, **options)
+        names = ("emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias")
+        return weights | {name: weights[name].float() for name in names if name in weights}
+
+    return loaded
 
 
 if __name__ == "__main__":

@@ -46,13 +46,13 @@ def a_state(model):
 
 @pytest.mark.parametrize("arch", list(RANKS))
 def test_equal_weights_agree_from_zeros_and_from_a_state(arch, random_file):
-    path = random_file(arch)
-    model, before = lab.load_model(path, device="cpu"), dict(os.environ)
+    path = random_file(arch, dtype=torch.float32 if arch == "x070" else torch.bfloat16)
+    model, before = lab.load_model(path, device="cpu", dtype="fp32"), dict(os.environ)
     check = compare_logits(model, path, TOKENS, {"zeros": None, "the state": a_state(model)})
     assert check.agrees, check.sentence
     assert check.table["start"].tolist() == ["zeros", "the state"]
     assert (check.table["largest"] < 1e-4).all() and (check.table["same_top"] == 1).all()
-    assert check.sentence.startswith(f"logits: agree with those of rwkv {official.installed()}: at most ")
+    assert check.sentence.startswith(f"logits: agree with those of rwkv {official.installed()} in fp32, ")
     assert dict(os.environ) == before and "rwkv.model" not in sys.modules
 
 
@@ -71,6 +71,18 @@ def test_a_model_in_16_bits_is_compared_exactly_too_and_one_wrong_weight_is_foun
     assert good.table["ours"].tolist() == bad.table["ours"].tolist() == ["bf16 on cpu", "fp32 on cpu"]
     assert good.agrees and good.table["largest"].tolist()[1] < 1e-4 < good.table["largest"].tolist()[0]
     assert bad.agrees is False and "DIFFER" in bad.sentence and not bad.table["agrees"].tolist()[1]
+
+
+def test_only_what_runs_here_may_be_wrong(random_file, monkeypatch):
+    path = random_file()
+    exact = lab.load_model(path, device="cpu")
+    right = [exact.forward(TOKENS).logits[0]]
+    broken = lab.load_model(path, device="cpu", dtype="bf16")
+    broken._weights.head.copy_(broken._weights.head.roll(1, 0))
+    monkeypatch.setattr(official, "official_logits", lambda *_: right)
+    check = compare_logits(broken, path, TOKENS, {"zeros": None})
+    assert check.agrees is False and check.table["agrees"].tolist() == [False, True]
+    assert "agree with" in check.sentence and "but bf16 on cpu, as it runs here" in check.sentence
 
 
 def test_a_checkpoint_with_a_state_merged_in_starts_from_zeros_all_the_same(random_file):
