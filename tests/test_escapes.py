@@ -1,6 +1,7 @@
 """What a file says can neither act nor hide wherever it is shown: HTML, plain text, terminals, plots, widgets."""
 
 import json
+import os
 import re
 import tempfile
 import unicodedata
@@ -34,24 +35,20 @@ LONGEST = 60_000  # characters of a message; most are far below
 HOSTILE = [
     # HTML, attributes, entities
     "<script>alert(1)</script>", "</td></tr></table><img src=x onerror=alert(1)>", '"><svg onload=alert(1)>',
-    "' onmouseover='alert(1)", '" style="position:fixed" x="', "<!-- ", "--><b>", "<![CDATA[<b>]]>", "<?php echo 1 ?>",
-    "</title><script>", "</style><script>", "</pre><b>", "</textarea><b>", "<iframe src=javascript:alert(1)>",
-    "<a href='javascript:alert(1)'>x</a>", "&lt;b&gt;", "&#60;b&#62;", "&#x3c;script&#x3e;", "&amp;lt;", "&nbsp;&copy",
-    "<b", "<", ">", "&", '"', "'", "`", "<x:script xmlns:x='http://www.w3.org/1999/xhtml'>", "<math><mtext></mtext>",
-    "<mark>", "{{7*7}} ${7*7} <%= 7 %>", "%s %d {0} {name}", "\uff1cscript\uff1e", "<\x00script>", "<scr\nipt>",
+    "' onmouseover='alert(1)", '" style="position:fixed" x="', "<!-- ", "--><b>", "<![CDATA[<b>]]>", "</title><script>",
+    "</pre><b>", "<iframe src=javascript:alert(1)>", "&lt;b&gt;", "&#60;b&#62;", "&#x3c;script&#x3e;", "&nbsp;&copy",
+    "<b", "<", "&", '"', "'", "<mark>", "{0} {name} %s", "\uff1cscript\uff1e", "<\x00script>", "<scr\nipt>",
     # Markdown, LaTeX, mathtext
-    "[x](javascript:alert(1))", "![x](http://a/b.png)", "**b** | a | b |\n|---|", "$x^2$", "$\\frac", "a_b^c{",
-    "$$\\href{javascript:alert(1)}{b}$$", "\\(\\href{javascript:alert(1)}{x}\\)", "\\[x\\]", "$\\unknown{", "$",
-    "\\begin{equation}x\\end{equation}", "$$", "\\$x$", "\\", "%&#_{}~^",
+    "[x](javascript:alert(1))", "**b** | a |\n|---|", "$x^2$", "$\\frac", "$$\\href{javascript:alert(1)}{b}$$",
+    "\\(\\href{javascript:alert(1)}{x}\\)", "\\begin{equation}x\\end{equation}", "$\\unknown{", "$", "\\$x$", "\\",
     # terminals
     "\x1b[31mred", "\x1b]8;;http://a\x1b\\x\x1b]8;;\x1b\\", "\x1b]0;title\x07", "\x9b31m", "\x07", "a\b\b\bc", "a\rb",
-    "\x1b[2J\x1b[H", "\x7f", "\x00", "a\x00b", "a\tb", "a\nb", "\n\n\n", "rwkvlab: error: x\nrwkvlab: note: y",
+    "\x1b[2J\x1b[H", "\x7f", "\x00", "a\tb", "a\nb", "rwkvlab: error: x\nrwkvlab: note: y",
     # Unicode
-    "\u202egnp.exe", "\u2066a\u2069", "\u200bz\u200bw", "\ufeffbom", "a\u2028b", "a\u2029b", "\x85", "\u00ad", "\ud800",
-    "\udcff", "\ue000", "\U000e0041", "\U0010ffff", "\U0001f469\u200d\U0001f4bb", "\u0301" * 40, "e\u0301",
-    "文言文", "\u3000", "\u061c", "\uffff", "\u180e",
+    "\u202egnp.exe", "\u2066a\u2069", "\u200bz\u200bw", "\ufeffbom", "a\u2028b", "\x85", "\ud800", "\udcff", "\ue000",
+    "\U000e0041", "\U0001f469\u200d\U0001f4bb", "\u0301" * 40, "文言文", "\u061c",
     # long, odd
-    "x" * 10_000, "<b>" * 4_000, "\x1b[1m" * 3_000, " " * 500, "..", "-rf", "CON", "None", "nan", "__import__('os')",
+    "x" * 10_000, "<b>" * 4_000, "\x1b[1m" * 3_000, " " * 500, "..", "-rf",
 ]  # fmt: skip
 
 
@@ -259,7 +256,8 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # these files need not last
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -353,7 +351,7 @@ def draw_legend(texts, figure):
     plot_curve(pd.DataFrame(rows), ax=figure.add_subplot())
 
 
-FORMULAS = [text for text in HOSTILE if "$" in text and len(text) > 1] + ["<script>alert(1)</script>"]
+FORMULAS = ["$\\frac", "\\$x$", "$$\\href{javascript:alert(1)}{b}$$", "<script>alert(1)</script>"]
 DRAWN = [(draw_titles, FORMULAS), (draw_lines, FORMULAS), (draw_ticks, HOSTILE), (draw_legend, HOSTILE)]
 
 
@@ -378,9 +376,9 @@ def test_no_plot_fails_and_no_element_of_an_svg_comes_from_a_text(draw, texts, t
 
 
 def test_a_figure_of_a_state_and_its_answers_takes_any_name(tmp_path):
-    for text in ("$\\frac", "</svg><script>", "\x1b[31m"):
-        rows = pd.DataFrame([{"state": text, "task": text, "right": True}])
-        plot_outcomes(state_with(name=text), rows).savefig(tmp_path / "a.png", dpi=20)
+    text = "$\\frac</svg><script>\x1b[31m"
+    rows = pd.DataFrame([{"state": text, "task": text, "right": True}])
+    plot_outcomes(state_with(name=text), rows).savefig(tmp_path / "a.png", dpi=20)
 
 
 def test_nothing_in_a_picker_acts_or_is_typeset(root):

@@ -172,7 +172,7 @@ def test_a_fault_at_any_call_of_a_save_leaves_the_old_file_and_no_other(tmp_path
         faults.arm(None, None)
         save(tmp_path, 2)
         count = len(faults.calls)
-        for at, error in itertools.product(range(count), errors()):
+        for at, error in itertools.product(range(count), errors()[:: 4 if kind == "demo" else 1]):
             old = start()
             faults.arm(at, error)
             caught = outcome(save, tmp_path, 2)
