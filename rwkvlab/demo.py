@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
@@ -14,9 +14,6 @@ from rwkvlab.measure.controls import CONTROLS, accuracies, controlled, lifts
 from rwkvlab.measure.grid import text_grid
 from rwkvlab.tasks.builtin import micro_tasks
 from rwkvlab.tensorfile import atomic_write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 QUERIES = 100  # held out from training and tuning, the same for every task
 LIFT = 0.05  # what no control may add to the zero state's accuracy
@@ -60,7 +57,7 @@ def demo(folder: str) -> None:
     print("Go on in a notebook: `make lab` or `rwkvlab lab`, and open 01_does_the_start_matter.ipynb.")
 
 
-def _save(out: Path, figure: Figure, rows: pd.DataFrame) -> None:
+def _save(out: Path, figure: Any, rows: pd.DataFrame) -> None:
     """Write demo.png and answers.csv, each whole or not at all."""
     atomic_write(out / "demo.png", lambda file: figure.savefig(file, format="png", dpi=130))
     text = rows.to_csv(index=False)
