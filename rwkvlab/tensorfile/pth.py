@@ -114,7 +114,7 @@ def _entry(where: str, value: Strided, members: dict[str, Member], root: str, ch
     if len(shape) != len(stride):
         raise FormatError(f"{where}: stride {brief(stride)} does not go with shape {brief(shape)}; {AGAIN}")
     span = _span(where, shape, stride)
-    if offset + span > numel:
+    if span and offset + span > numel:  # a view of nothing may begin anywhere
         raise FormatError(f"{where}: reaches to {offset + span:,}, its storage holds {numel:,} numbers; {AGAIN}")
     return Entry(
         storage.dtype,

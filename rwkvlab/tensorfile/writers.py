@@ -132,4 +132,5 @@ def _is_text(value: object) -> bool:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+    # a single number may have any stride and still be contiguous
+    return tensor.reshape(-1).as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data

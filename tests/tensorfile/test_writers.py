@@ -18,6 +18,7 @@ def tensors():
         "half": torch.tensor([1.0, -0.0]).half(),
         "wide": torch.randn(2, 2).double(),
         "文": torch.randn(100)[10:12],
+        "one": torch.arange(4.0)[::2][:1],
         "empty": torch.empty(0, 2),
         "grad": torch.randn(2, requires_grad=True),
     }
