@@ -53,16 +53,18 @@ def read_stem(stem: str) -> dict[str, str | int]:
     found: dict[str, list[str]] = {}
     kinds = {token.lower() for token in tokens} & _KINDS.keys() - {"jpn"}
     for token in tokens:
-        if "quant" not in found and (tail := _QUANT_TAIL.fullmatch(token)):
-            token, found["quant"] = tail[1], [tail[2]]
-        if (tail := _PROGRESS_TAIL.fullmatch(token)) and not _PROGRESS.fullmatch(token):
-            token = tail[1]
-            found.setdefault("progress", []).append(tail[2])
+        if "_" in token:
+            if "quant" not in found and (tail := _QUANT_TAIL.fullmatch(token)):
+                token, found["quant"] = tail[1], [tail[2]]
+            if (tail := _PROGRESS_TAIL.fullmatch(token)) and not _PROGRESS.fullmatch(token):
+                token = tail[1]
+                found.setdefault("progress", []).append(tail[2])
         key, value = _classify(token, found, bool(kinds))
         if key:
             found.setdefault(key, []).append(value)
-    found["geometry"] = sorted(found.get("geometry", []), key=lambda part: part[0] != "L")
-    joined: dict[str, str | int] = {key: "-".join(values) for key, values in found.items() if values}
+    if "geometry" in found:
+        found["geometry"].sort(key=lambda part: part[0] != "L")
+    joined: dict[str, str | int] = {key: "-".join(values) for key, values in found.items()}
     if "ctx" in joined:
         joined["ctx"] = int(joined["ctx"])
     return joined

@@ -149,7 +149,7 @@ def _text(name: object) -> str:
 
 def _last(text: str, decode: bool = False) -> str:
     """Return what stands behind the last folder in a path; a percent-encoded name may hold folders, too."""
-    if decode:
+    if decode and "%" in text:
         with suppress(UnicodeDecodeError):  # the "%fa" of "82%faster" is no code
             text = unquote(text, errors="strict")
     return re.split(r"[/\\]", text.replace("\0", "").rstrip("/\\"))[-1]
