@@ -59,6 +59,8 @@ def test_what_was_there_stays_and_what_is_new_is_read(pieces, end, cut, head):
         ("[listen]\nport=1\n# end", "# end"),
         ("[[state]]\npath='a'\n[listen]\n[[state]]\npath='b'\n[x]\n", "path='b'\n"),
         ("[[state]]\npath='a'\n[state.x]\ny=1\n\n[listen]\n", "y=1\n"),
+        ('[[state]]\nname="""a""""\n[listen]\nport=1\n', 'a""""\n'),
+        ("[[state]]\nname='''a'''''\n[listen]\nport=1\n", "a'''''\n"),
     ],
 )
 def test_the_place_is_behind_the_last_table_of_the_kind(text, behind):
