@@ -4,8 +4,6 @@ import functools
 import os
 import socket
 import struct
-import tempfile
-from pathlib import Path
 
 import builders as b
 import torch
@@ -152,18 +150,21 @@ CASES += [
 
 
 def as_another(loader):
+    """Load as a user who may only read what all may: by a path from here, as the folders above belong to one user."""
+
     def load(path):
+        top = next(folder for folder in path.parents if folder.name == "files")
+        os.chdir(top)
         with as_nobody():
-            loader(path)
+            loader(path.relative_to(top))
 
     return load
 
 
 def _closed(folder, name, mode, inner=False):
     """A file that another user may not read, in a place that all may reach."""
-    place = Path(tempfile.mkdtemp())
-    place.chmod(0o755)
-    path = place / "inner" / name if inner else place / name
+    folder.chmod(0o755)
+    path = folder / "inner" / name if inner else folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(STATE)
     (path.parent if inner else path).chmod(mode)
