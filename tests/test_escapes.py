@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 
 import rwkvlab as lab
 from rwkvlab.cli import main
-from rwkvlab.errors import RwkvLabError
+from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.measure.arms import name_arms
 from rwkvlab.measure.compare import Comparison
+from rwkvlab.measure.verify_report import Verification, describe_model, describe_state
 from rwkvlab.plots import plot_accuracy, plot_curve, plot_head, plot_heads, plot_outcomes
 from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.state import State
@@ -125,6 +126,16 @@ def comparison(prompt="p", arm="a", answer="b", template="world", setting="c"):
     return Comparison(table, template, {"stop": setting})
 
 
+def verified(text):
+    """Return a report as `verify` makes it, without the counting."""
+    model = SimpleNamespace(**vars(model_like()), dtype="fp32", device=torch.device("cpu"))
+    model.card = ModelCard(text, "x070", "0" * 64)
+    model.dims.vocab = 9
+    state = describe_state(state_with(name=text, source=text, recipe=text, notes=(text,)))
+    about = {"model": describe_model(model, None), **state, "texts": f"template {show(text)}"}
+    return Verification(pd.DataFrame(), pd.DataFrame(), (), (), "undecided", about)
+
+
 def model_like():
     dims = SimpleNamespace(arch="x070", L=1, H=1, V=4, K=4, C=4)
     return SimpleNamespace(dims=dims, card=ModelCard("m", "x070", "0" * 64))
@@ -154,6 +165,7 @@ OBJECTS = {
     "inspected card": lambda text, folder: lab.inspect_file(
         folder.state(text, name=text, arch=text, template=text, recipe=text, base=text, notes=(text,))
     ),
+    "verified model and state": lambda text, _: verified(text),
 }
 # messages, and other texts of one line
 MESSAGES = {
@@ -196,6 +208,9 @@ MESSAGES = {
     "a card": lambda text, _: repr(StateCard(name=text, notes=(text,))),
     "a plot's column": lambda text, _: error_of(plot_curve, pd.DataFrame(), text),
     "the command ask": lambda text, folder: command("ask", "-m", f"/no/{text}", "--", text),
+    "the command inspect --json": lambda text, folder: command(
+        "inspect", "--json", folder.bad(), folder.state(text, template=text, recipe=text)
+    ),
     "the command inspect": lambda text, folder: command("inspect", folder.bad(), folder.state(text, name=text)),
 }
 
@@ -418,11 +433,17 @@ def test_nothing_in_the_table_of_a_shelf_acts_and_pandas_escapes_it(root):
         assert {tag for tag, _ in Outline(table.to_html()).parts} <= {"table", "thead", "tbody", "tr", "th", "td"}, text
 
 
-MAKERS = {f"{name}.py" for name in ("states/state", "states/shelf", "measure/compare", "model/file_report")}
+MAKERS = {
+    "states/state.py",
+    "states/shelf.py",
+    "measure/compare.py",
+    "measure/verify_report.py",
+    "model/file_report.py",
+}
 
 
 def test_no_html_is_made_but_by_what_is_tested_here():
     """Whoever adds a `_repr_html_` adds it to OBJECTS."""
     html, root = r"_repr_html_|_repr_markdown_|_repr_svg_|\bHTML\(|Markdown\(|escape=False", Path(lab.__file__).parent
     found = {str(path.relative_to(root)) for path in root.rglob("*.py") if re.search(html, path.read_text("utf-8"))}
-    assert found == MAKERS | {"measure/verify_report.py"}
+    assert found == MAKERS

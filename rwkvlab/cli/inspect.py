@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from typing import Any
 
 from tqdm.auto import tqdm
 
 import rwkvlab as lab
+from rwkvlab.cli.texts import as_json
 from rwkvlab.errors import show
 from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect import expand, known_models
@@ -33,7 +33,7 @@ def inspect_command(arguments: argparse.Namespace, _: list[str]) -> int:
     many = tqdm(paths, delay=2, desc="inspect") if len(paths) > 1 else paths
     reports = [lab.inspect_file(path, models, values=not arguments.quick) for path in many]
     if arguments.json:
-        print(json.dumps([report.to_dict() for report in reports], ensure_ascii=False, indent=1))
+        print(as_json([report.to_dict() for report in reports]))
     elif len(reports) == 1:
         print(reports[0])
     else:

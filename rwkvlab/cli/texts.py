@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from typing import Any
 
@@ -42,3 +43,9 @@ def _text(where: str, line: str) -> Any:
     if not all(isinstance(text, str) for text in given):
         raise FormatError(f"{where}: {_NEED}, all of them texts; got {show(', '.join(found), 60)}")
     return given[0] if len(given) == 1 else tuple(given)
+
+
+def as_json(value: object) -> str:
+    """Return JSON as it may be printed: letters of any script as they are, escaped what could act on a terminal."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)

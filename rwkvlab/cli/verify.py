@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import rwkvlab as lab
-from rwkvlab.cli.texts import read_texts
+from rwkvlab.cli.texts import as_json, read_texts
 
 _TEXT = """Compares the model's logits with those of PyPI's rwkv, where that is installed, and tells from texts what a
 state does on the model and which way round it is stored. The report can be pasted into an issue."""
@@ -41,5 +40,5 @@ def verify_command(arguments: argparse.Namespace, _: list[str]) -> int:
         device=arguments.device,
         official=not arguments.no_official,
     )
-    print(json.dumps(report.to_dict(), ensure_ascii=False, indent=1) if arguments.json else report)
+    print(as_json(report.to_dict()) if arguments.json else report)
     return int(not report.ok)
