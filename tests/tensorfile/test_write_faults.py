@@ -218,6 +218,15 @@ def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_retur
     assert path.read_bytes() == b"new!"
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_state_may_be_saved_onto_the_file_that_it_came_from(tmp_path, kind):
+    name, save, read = WRITERS[kind]
+    save(tmp_path, 3)
+    state = load_state(tmp_path / name)
+    save_state(state * 2, tmp_path / name)
+    assert read(tmp_path) == 6 and state.wkv.unique().tolist() == [3]
+
+
 def test_a_folder_that_cannot_be_synced_is_a_warning_and_the_new_file_stays(tmp_path, monkeypatch):
     path, sync = tmp_path / "a", os.fsync
 
