@@ -155,7 +155,7 @@ def test_states_of_other_models_are_refused_by_what_differs(a):
     for other, words in (
         (State(torch.zeros(L, H, V, 8)), r"shapes differ, \[2, 3, 5, 4\] and \[2, 3, 5, 8\]"),
         (a.replace(card=StateCard(arch="x060")), "architectures differ"),
-        (make("b", 1, base="54" * 32), "base models differ, abab.* and 5454"),
+        (make("b", 1, base="54" * 32), "base models differ, 'abab.* and '5454"),
     ):
         for call in (
             lambda o: lerp(a, o, 0.5),
