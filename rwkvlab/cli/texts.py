@@ -29,7 +29,8 @@ def read_texts(path: str) -> list[Any]:
         lines = raw.decode("utf-8-sig").split("\n")  # not splitlines: a JSON text may hold U+2028
     except UnicodeDecodeError as error:
         raise FormatError(f"{name}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
-    texts = [_text(f"{name}: line {number}", line.removesuffix("\r")) for number, line in enumerate(lines, 1) if line.strip()]
+    kept = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, 1) if line.strip())
+    texts = [_text(f"{name}: line {number}", line) for number, line in kept]
     if not texts:
         raise ArgError(f"{name}: holds no texts; give one a line")
     return texts

@@ -54,7 +54,7 @@ def convert_state(
     if os.path.isdir(target):
         target = target / folder_name(state)
     if not overwrite and os.path.lexists(target):  # early, before warnings of what was not done
-        raise SaveError(f"{show(target)}: is there already; choose another name, or overwrite it (overwrite=True, --overwrite)")
+        raise SaveError(f"{show(target)}: is there already; choose another name, or pass overwrite=True (--overwrite)")
     ai00 = target.suffix.lower() in (".state", ".st")
     if dtype is None and not ai00:
         dtype = stored

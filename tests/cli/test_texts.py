@@ -8,7 +8,8 @@ from rwkvlab.errors import ArgError, FormatError, PathError
 
 def test_plain_lines_and_json_lines_are_read(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text('\ufeff{"question": "1+1?", "answer": "2"}\n\n{"text": "走\u2028吧"}\nplain [text]\r\n', "utf-8", newline="")
+    lines = '\ufeff{"question": "1+1?", "answer": "2"}\n\n{"text": "走\u2028吧"}\nplain [text]\r\n'
+    path.write_bytes(lines.encode())
     assert read_texts(path) == [("1+1?", "2"), "走\u2028吧", "plain [text]"]
 
 
