@@ -52,15 +52,15 @@ ALL = "read peek state model"
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile file: the row of the acceptance list, its file name, how it is made, and how it must be refused.
+    """One hostile file: the row of the acceptance list, its name, how it is made, and how it must be refused.
 
-    make is the bytes or a function of a folder that returns the path to load; error and words are what every loader
-    named in `by` must raise and say. by may also be a function of the path.
+    make is the bytes, or a function of a folder that returns the bytes (large ones) or the path to load; error and
+    words are what every loader named in `by` must raise and say. by may also be a function of the path.
     """
 
     row: int
     name: str
-    make: bytes | Callable[[Path], Path]
+    make: bytes | Callable[[Path], bytes | Path]
     error: type[Exception] | tuple[type[Exception], ...]
     words: str
     by: str | Callable[[Path], object] = ALL
@@ -68,9 +68,10 @@ class Case:
 
     def place(self, folder: Path) -> Path:
         """Make the file and return its path."""
-        if not isinstance(self.make, bytes):
-            return self.make(folder)
-        (folder / self.name).write_bytes(self.make)
+        made = self.make if isinstance(self.make, bytes) else self.make(folder)
+        if not isinstance(made, bytes) or not self.name:
+            return made
+        (folder / self.name).write_bytes(made)
         return folder / self.name
 
 

@@ -18,7 +18,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def model(row, name, weights, error, words):
-    return Case(row, f"{name}.pth", saved(weights), error, words, by="model")
+    return Case(row, f"{name}.pth", lambda _: saved(weights), error, words, by="model")
 
 
 def without(weights, *parts):

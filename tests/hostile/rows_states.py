@@ -36,7 +36,7 @@ def with_cell(value, layer=1, cell=(1, 7, 7), dtype=torch.float32):
 
 
 def pth(name, row, tensors, error, words, by=ANY, **options):
-    return Case(row, f"{name}.pth", saved(tensors, **options), error, words, by=by)
+    return Case(row, f"{name}.pth", lambda _: saved(tensors, **options), error, words, by=by)
 
 
 def safetensors(name, row, tensors, error, words, by=ANY, metadata=None):
