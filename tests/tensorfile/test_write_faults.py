@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -169,9 +170,11 @@ def test_a_fault_at_any_call_of_a_save_leaves_the_old_file_and_no_other(tmp_path
         warnings.filterwarnings("ignore", ".*may not outlast", UserWarning)
         faults = Faults(patch)
         start()
+        before = path.stat().st_ino
         faults.arm(None, None)
         save(tmp_path, 2)
         count = len(faults.calls)
+        assert path.stat().st_ino != before  # another file under its name: nothing is written in place
         for at, error in itertools.product(range(count), errors()[:: 4 if kind == "demo" else 1]):
             old = start()
             faults.arm(at, error)
@@ -225,6 +228,17 @@ def test_a_state_may_be_saved_onto_the_file_that_it_came_from(tmp_path, kind):
     state = load_state(tmp_path / name)
     save_state(state * 2, tmp_path / name)
     assert read(tmp_path) == 6 and state.wkv.unique().tolist() == [3]
+
+
+def test_nothing_is_written_but_through_atomic_write():
+    root = Path(atomic.__file__).parents[1]
+    opens = r"\bopen\([^)]*[\"'][wax+]|savefig\((?!file)|to_csv\([^i]"
+    ways = re.compile(rf"{opens}|\.(write_text|write_bytes|tofile)\(")
+        r"\.write_text\(|\.write_bytes\(|\bopen\([^)]*[\"'][wax+]|savefig\((?!file)|to_csv\([^i]|\.tofile\("
+    )
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if ways.search(path.read_text("utf-8"))}
+    # official.py writes into a temporary folder of its own
+    assert found == {"tensorfile/atomic.py", "measure/official.py"}
 
 
 def test_a_folder_that_cannot_be_synced_is_a_warning_and_the_new_file_stays(tmp_path, monkeypatch):
