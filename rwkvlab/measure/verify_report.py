@@ -21,7 +21,7 @@ from rwkvlab.model.engine import Model
 from rwkvlab.states.state import State
 
 SHOWN = 8  # notes of a state
-WIDTH = 110  # characters
+WIDTH = 96  # columns of a line of findings
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Verification:
         return printable("\n".join(lines))
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        return f'<pre style="white-space:pre;overflow-x:auto">{html.escape(repr(self))}</pre>'
 
 
 def versions(official: str) -> str:

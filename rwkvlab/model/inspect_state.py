@@ -31,6 +31,7 @@ _SURE = {
     "run-time list of the rwkv package": "by architecture: the rwkv package keeps RWKV-7 as VK, older ones as KV",
 }
 _KINDS = {"tuned .pth": "tuned state", "safetensors": "tuned state", "Ai00 .state": "Ai00 state"}
+_KINDS |= {"run-time list of the rwkv package": "run-time list"}
 
 
 def is_state(file: TensorFile) -> bool:

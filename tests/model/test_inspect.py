@@ -55,11 +55,11 @@ STATES = {
     ),
     "rwkv7-list.pth": (
         lambda path: torch.save(run_time_list(), path),
-        *("run-time list of the rwkv package", "x070", "its name", "VK", "by architecture"),
+        *("run-time list", "x070", "its name", "VK", "by architecture"),
     ),
     "list.pth": (
         lambda path: torch.save(run_time_list(), path),
-        *("run-time list of the rwkv package", "", "", "", "does not say its architecture"),
+        *("run-time list", "", "", "", "does not say its architecture"),
     ),
     "s.json": (
         lambda path: path.write_text(state_json()),
