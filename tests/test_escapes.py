@@ -26,6 +26,7 @@ from rwkvlab.measure.compare import Comparison
 from rwkvlab.measure.verify_report import Verification, describe_model, describe_state
 from rwkvlab.plots import plot_accuracy, plot_curve, plot_head, plot_heads, plot_outcomes
 from rwkvlab.states.card import ModelCard, StateCard
+from rwkvlab.states.layouts import OURS
 from rwkvlab.states.state import State
 from rwkvlab.tasks.templates import Template
 from rwkvlab.tensorfile import write_pth, write_safetensors
@@ -179,7 +180,7 @@ MESSAGES = {
     "a tensor's odd name": lambda text, folder: error_of(lab.load_state, folder.tensors(f"{text}.time_state")),
     "metadata": lambda text, folder: error_of(lab.load_state, folder.tensors("w", format=text, version=text)),
     "a version": lambda text, folder: error_of(
-        lab.load_state, folder.tensors("wkv", format="rwkvlab.state", version=text, sha256=text, order=text, card=text)
+        lab.load_state, folder.tensors("wkv", format=OURS, version=text, sha256=text, order=text, card=text)
     ),
     "a card that is none": lambda text, _: error_of(StateCard.from_dict, {"name": [text]}),
     "a card's list": lambda text, _: error_of(StateCard.from_dict, {"notes": {text: 1}}),
