@@ -427,6 +427,17 @@ def test_nothing_that_a_model_or_a_state_says_acts_on_the_terminal_of_ask(root, 
         assert not acting(shown, "\n\t\u200c\u200d"), (text, shown)
 
 
+def test_an_error_that_is_not_ours_is_one_line_that_does_not_act(monkeypatch):
+    for text in HOSTILE:
+
+        def fail(*_, text=text, **__):
+            raise ValueError(text)
+
+        monkeypatch.setattr(lab, "load_model", fail)
+        shown = command("ask", "question", "-m", "model")
+        assert "not foreseen" in shown and shown.count("\n") == 1 and not acting(shown), text
+
+
 def test_nothing_in_the_table_of_a_shelf_acts_and_pandas_escapes_it(root):
     for text in HOSTILE:
         table = Folder(text, root).shelf().table()
