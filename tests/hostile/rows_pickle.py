@@ -51,6 +51,11 @@ GADGETS = {
 }  # fmt: skip
 
 
+def gadget(name):
+    """The pickle of a call."""
+    return pickled(("w", name_of(name) + plain(tuple(GADGETS[name])) + b"R"))
+
+
 def asks(name, arguments=()):
     return archive(pickled(("w", name_of(name) + plain(tuple(arguments)) + b"R")))
 
