@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import rwkvlab as lab
-from rwkvlab.errors import printable, show
+from rwkvlab.errors import show
 from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect import ModelHeader
 from rwkvlab.shapes import DTYPES
@@ -37,7 +37,7 @@ def convert_command(arguments: argparse.Namespace, _: list[str]) -> int:
     model = ModelHeader(arguments.model) if arguments.model else None
     path = lab.convert_state(arguments.source, arguments.target, model, **options)
     state = lab.load_state(path)
-    print(f"{printable(str(path))}: {state!r}, {size_text(path.stat().st_size)}")
+    print(f"{show(path, 300)[1:-1]}: {state!r}, {size_text(path.stat().st_size)}")
     if better := offer(state, path):
         print(f"rwkvlab: note: {show(better, 400)[1:-1]}", file=sys.stderr)
     return 0
