@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from typing import Any, NoReturn
 
@@ -77,6 +78,10 @@ def strict_json(name: str, raw: bytes, start: int = 0) -> dict[str, Any]:
 
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
+        if re.search(rb"\\u[dD][89a-fA-F]", raw):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{name}: a text with half of a surrogate pair; {AGAIN}") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{name}: not UTF-8 at byte {start + error.start:,}; {AGAIN}") from error
     except json.JSONDecodeError as error:

@@ -79,7 +79,7 @@ def _directory(source: Source) -> tuple[int, int, int, int]:
         if end64 + _END64.size != locator:
             raise FormatError(f"{source.name}: the zip64 end record is not where it should be; {AGAIN}")
         record64 = _END64.unpack(source.bytes_at(end64, _END64.size))
-        if record64[0] != b"PK\x06\x06" or record64[1] != _END64.size - 12:
+        if record64[0] != b"PK\x06\x06" or record64[1] != _END64.size - 12 or any(record64[4:6]):
             raise FormatError(f"{source.name}: the zip64 end record is damaged; {AGAIN}")
         short = ((here, 0xFFFF), (count, 0xFFFF), (size, _FULL), (start, _FULL))
         for (value, full), value64 in zip(short, record64[6:], strict=True):
@@ -93,10 +93,11 @@ def _directory(source: Source) -> tuple[int, int, int, int]:
 
 def _member(source: Source, entry: tuple, raw: bytes, extra: bytes, position: int) -> tuple[Member, int]:
     """Return a member and the position behind it; its local header must lie exactly at `position`."""
-    _, _, _, flags, method, _, _, crc, packed, size, _, _, comment, disk, _, _, offset = entry
+    _, _, _, flags, method, _, _, crc, packed, size, _, _, comment, disk, _, attributes, offset = entry
     shown = show(raw.decode("utf-8", "backslashreplace"))
     where = f"{source.name}: member {shown}"
-    if entry[0] != b"PK\x01\x02" or disk or comment or not raw:
+    # torch reads nothing where a member is marked as a folder, and gives what was in memory before
+    if entry[0] != b"PK\x01\x02" or disk or comment or not raw or attributes & 0x10:
         raise FormatError(f"{where}: a damaged entry in the directory; {AGAIN}")
     if method or flags & 0x41:
         how = "encrypted" if flags & 0x41 else "compressed"

@@ -87,7 +87,15 @@ def pack(members, change=None, end=None, prefix=b"", gap=b"", suffix=b"", commen
         data = data.encode() if isinstance(data, str) else data
         raw = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name
         fields = {"sig": b"PK\x01\x02", "need": 20, "flags": 0, "method": 0, "crc": zlib.crc32(data)}
-        fields |= {"packed": len(data), "size": len(data), "name": raw, "extra": b"", "note": b"", "disk": 0}
+        fields |= {
+            "packed": len(data),
+            "size": len(data),
+            "name": raw,
+            "extra": b"",
+            "note": b"",
+            "disk": 0,
+            "attributes": 0,
+        }
         fields |= {"offset": len(out)} | (change or {}).get(index, {})
         local = fields | {"sig": b"PK\x03\x04", "extra": b""}
         local |= {key[6:]: value for key, value in fields.items() if key.startswith("local_")}
@@ -99,7 +107,8 @@ def pack(members, change=None, end=None, prefix=b"", gap=b"", suffix=b"", commen
         directory += _CENTRAL.pack(
             fields["sig"], 20, *(fields[key] for key in ("need", "flags", "method")), 0, 0,
             *(fields[key] for key in ("crc", "packed", "size")),
-            *(len(fields[key]) for key in ("name", "extra", "note")), fields["disk"], 0, 0, fields["offset"],
+            *(len(fields[key]) for key in ("name", "extra", "note")),
+            *(fields["disk"], 0, fields["attributes"], fields["offset"]),
         )  # fmt: skip
         directory += fields["name"] + fields["extra"] + fields["note"]
     last = {"sig": b"PK\x05\x06", "disk": 0, "start_disk": 0, "here": len(members), "count": len(members)}

@@ -199,6 +199,10 @@ ROW_39 += [
     Case(39, "key_none.pth", saved({None: ONE}), SchemaError, "NoneType"),
     Case(39, "key_true.pth", saved({True: ONE}), SchemaError, "bool"),
 ]  # fmt: skip
+ROW_39 += [
+    Case(39, "key_half_pair.safetensors", b.safe({"\ud800": b.one()["w"]}), FormatError, "half of a surrogate pair"),
+    Case(39, "text_half_pair.safetensors", b.safe(b.one() | {"__metadata__": {"a": "\udfff"}}), FormatError, "half of"),
+]
 MANY_LONG = {"k" * 90 + str(i): torch.ones(1) for i in range(60)}
 V7 = random_weights(DIMS, {"w": 4, "a": 4, "v": 3, "g": 5})
 V6 = random_weights(Dims("x060", L=2, H=2, C=16, K=8, V=8, ffn=24, vocab=33), {"maa": 3, "decay": 4})
@@ -249,6 +253,7 @@ def own(name, error, words, by="peek state fit", row=24, **metadata):
 
 
 CARDS = [
+    own("card_half_pair", SchemaError, "card: a text with half of a surrogate pair", card='{"name":"\\ud800"}'),
     own("card_text", SchemaError, "card: not JSON", card="nonsense"),
     own("card_empty", SchemaError, "card: not JSON", card=""),
     own("card_list", SchemaError, "card: need an object, got list", card="[]"),

@@ -28,12 +28,12 @@ def zip64(*values, kind=1):
     return struct.pack("<2H", kind, 8 * len(values)) + struct.pack(f"<{len(values)}Q", *values)
 
 
-def with_end64(count=2, size=None, start=None, sig=b"PK\x06\x06", length=44, at=0, end=None):
+def with_end64(count=2, size=None, start=None, sig=b"PK\x06\x06", length=44, at=0, end=None, disks=(0, 0)):
     """An archive with zip64 end records, whose fields may lie."""
     raw = archive()
     tail = raw.rindex(b"PK\x05\x06")
     first, total = struct.unpack_from("<I", raw, tail + 16)[0], struct.unpack_from("<I", raw, tail + 12)[0]
-    record = struct.pack("<4sQ2H2I4Q", sig, length, 45, 45, 0, 0, count, count, size or total, start or first)
+    record = struct.pack("<4sQ2H2I4Q", sig, length, 45, 45, *disks, count, count, size or total, start or first)
     locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, tail + at, 1)
     last = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, *(end or (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)), 0)
     return raw[:tail] + record + locator + last
@@ -60,6 +60,7 @@ ROW_4 = [
     Case(4, "a_folder.pth", archive(more=[(ROOT + "data/", b"")]), FormatError, "'archive/data/'"),
     Case(4, "escape.pth", archive(more=[(ROOT + "\x1b[2J\u202e", b"")]), FormatError, "\\x1b"),
     Case(4, "not_utf8.pth", archive(more=[(b"archive/data/\xff", b"")]), FormatError, "not UTF-8"),
+    Case(4, "marked_as_a_folder.pth", archive(change={1: {"attributes": 16}}), FormatError, "damaged entry"),
     Case(4, "empty_name.pth", archive(more=[("", b"")]), FormatError, "damaged entry"),
     Case(4, "nul_name.pth", archive(more=[(ROOT + "data/0\0.txt", b"")]), FormatError, "\\x00"),
     Case(4, "case.pth", archive(more=[("Archive/data.pkl", b"")]), FormatError, "'Archive/data.pkl'"),
@@ -116,6 +117,7 @@ ROW_7 += [
     Case(7, "end64_signature.pth", with_end64(sig=b"PK\x06\x05"), FormatError, "damaged"),
     Case(7, "end64_length.pth", with_end64(length=45), FormatError, "damaged"),
     Case(7, "end64_disagrees.pth", with_end64(end=(3, 3, 0xFFFFFFFF, 0xFFFFFFFF)), FormatError, "disagree"),
+    Case(7, "end64_disks.pth", with_end64(disks=(1, 0)), FormatError, "damaged"),
     Case(7, "end64_far.pth", with_end64(start=2**63), EITHER, "end64_far"),
     Case(7, "end64_before.pth", with_end64(at=-10_000_000_000 % 2**64), FormatError, "not where it should be"),
 ]
