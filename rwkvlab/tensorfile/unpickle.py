@@ -14,6 +14,8 @@ ASK = "ask its author for a .safetensors file, or convert it where you trust it"
 
 _MARK = object()
 _RUNS_CODE = {0x69: "INST", 0x6F: "OBJ", 0x81: "NEWOBJ", 0x92: "NEWOBJ_EX", 0x82: "EXT1", 0x83: "EXT2", 0x84: "EXT4"}
+
+
 class _Machine:
     def __init__(self, data: bytes, name: str) -> None:
         self.data, self.name, self.at = data, name, 0
