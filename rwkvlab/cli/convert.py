@@ -9,7 +9,7 @@ from typing import Any
 import rwkvlab as lab
 from rwkvlab.errors import show
 from rwkvlab.model.file_report import size_text
-from rwkvlab.model.inspect import ModelHeader
+from rwkvlab.model.inspect_base import ModelHeader
 from rwkvlab.shapes import DTYPES
 from rwkvlab.states.naming import offer
 

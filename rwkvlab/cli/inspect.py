@@ -6,15 +6,16 @@ import argparse
 import math
 from typing import Any
 
-from tqdm.auto import tqdm
-
 import rwkvlab as lab
 from rwkvlab.cli.texts import as_json
 from rwkvlab.errors import show
 from rwkvlab.model.file_report import size_text
-from rwkvlab.model.inspect import expand, known_models
+from rwkvlab.model.inspect import inspect_all
+from rwkvlab.model.inspect_base import known_models
 from rwkvlab.shapes import ARCH_NAMES
-from rwkvlab.states.columns import pad, text_width
+from rwkvlab.states.columns import straight
+
+_HEADS = ("file", "is", "made for", "geometry", "stored", "norm", "largest", "size")
 
 
 def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -29,38 +30,36 @@ def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def inspect_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Print a block for one file, a table for several; the exit code is 1 where one of them cannot be used."""
-    models, paths = known_models(arguments.model), expand(arguments.files)
-    many = tqdm(paths, delay=2, desc="inspect") if len(paths) > 1 else paths
-    reports = [lab.inspect_file(path, models, values=not arguments.quick) for path in many]
+    models = known_models(arguments.model)
+    reports = inspect_all(arguments.files, models, values=not arguments.quick)
     if arguments.json:
         print(as_json([report.to_dict() for report in reports]))
     elif len(reports) == 1:
         print(reports[0])
     else:
-        print(_table(reports, [model.card.name for model in models]))
+        print(_table(reports, list(models)))
     return int(any(report.problem for report in reports))
 
 
 def _table(reports: list[lab.FileReport], models: list[str]) -> str:
-    """Return one line a file, and below them what is wrong with some."""
-    rows, problems = [], []
-    for report in reports:
-        name, values = show(report.file, 80)[1:-1], report.row()
-        geometry = f"L{report.L} H{report.H} K{report.K}" if report.L else ""
-        row = {"file": name, "is": show(report.kind, 40)[1:-1], "made for": ARCH_NAMES.get(report.arch, "")}
-        row |= {"geometry": geometry, "stored": " ".join((*report.dtypes, report.orientation, values["sure"]))}
-        row |= {"norm": _number(values["norm"]), "largest": _number(values["largest"])}
-        row |= {"size": size_text(report.bytes)}
-        row |= {f"fits {show(model, 40)[1:-1]}": _fits(report, model) for model in models}
-        rows.append(row)
-        reasons = [report.problem, *(f"{show(model, 40)[1:-1]}: {why}" for model, why in report.fits.items() if why)]
-        problems += [f"{name}: {show(reason, 600)[1:-1]}" for reason in reasons if reason]
-    if not rows:
+    """Return one line a file, and below them what is to be said of some."""
+    if not reports:
         return "no model and no state is there"
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(text_width, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(map(pad, line, widths)).rstrip() for line in table]
-    return "\n".join([*lines, *problems])
+    heads = [*_HEADS, *(f"fits {show(model, 24)[1:-1]}" for model in models)]
+    rows, said = [], []
+    same: dict[str, list[str]] = {}
+    for report in reports:
+        name, row = show(report.file, 100)[1:-1], report.row()
+        geometry = f"L{report.L} H{report.H} K{report.K}" if report.L else ""
+        stored = " ".join((*report.dtypes, report.orientation, row["sure"]))
+        kind, arch = show(report.kind, 40)[1:-1], ARCH_NAMES.get(report.arch, "")
+        values = (_number(row["norm"]), _number(row["largest"]), size_text(report.bytes))
+        rows.append([name, kind, arch, geometry, stored, *values, *(_fits(report, model) for model in models)])
+        reasons = [report.problem, *(f"{show(model, 40)[1:-1]}: {why}" for model, why in report.fits.items() if why)]
+        said += [f"{name}: {show(reason, 600)[1:-1]}" for reason in (*reasons, *report.warnings) if reason]
+        same.setdefault(report.sha256, []).append(name)
+    said += [f"{', '.join(names)}: the same bytes" for sha, names in same.items() if sha and len(names) > 1]
+    return "\n".join([*straight([heads, *rows], [100] * len(heads)), *said])
 
 
 def _number(value: float) -> str:
@@ -68,4 +67,6 @@ def _number(value: float) -> str:
 
 
 def _fits(report: lab.FileReport, model: str) -> str:
-    return "" if model not in report.fits else "no" if report.fits[model] else "yes"
+    if model not in report.fits:
+        return ""
+    return "no" if report.fits[model] else f"yes, by {report.fits_by}"

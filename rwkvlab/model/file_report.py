@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,8 +15,11 @@ from rwkvlab.states.render import NO_FORMULAS, escape, sparkline
 
 COLUMNS = (
     *("file", "kind", "arch", "L", "H", "V", "K", "dtype", "orientation", "sure", "norm", "largest", "nonfinite"),
-    *("shifts", "size", "purpose", "date", "ctx", "fits", "MiB", "sha256", "problem"),
+    *("shifts", "size", "purpose", "date", "ctx", "fits", "fits_by", "MiB", "sha256", "problem"),
 )
+LONG = 10_000  # characters of a text in the table
+SMALL, LARGE = 1e-5, 1e4  # largest values of states met in normal running lie well between
+VERIFY = "`rwkvlab verify MODEL STATE` tells by what it does"
 _SAID = ("kind", "series", "size", "data_version", "purpose", "progress", "lang", "date", "ctx", "geometry", "quant")
 
 
@@ -27,9 +31,10 @@ class FileReport:
     and what to do, "" if it does. container is "pth", "safetensors", "json" or "folder". arch is "x052", "x060" or
     "x070", arch_from says what told it. L H V K is the geometry, width, ffn and vocab that of weights. orientation is
     how a head is stored, "VK" or "KV", and sure how that is known. fingerprint is the base model's own, or the one that
-    a state's card names. fits maps the given models to "" or the reason why the state does not fit. said is what the
-    file name says, template and recipe what a card says, notes what a reader would have to assume. sha256 is that of
-    the whole file.
+    a state's card names. fits maps the given models to "" or the reason why the state does not fit, and fits_by says
+    what that was told by: "base" (the card names it), "architecture" or "shape" alone. said is what the file name says,
+    template and recipe what a card says, notes what a reader would have to assume, warnings what
+    is odd about a state that can be loaded. sha256 is that of the whole file.
     """
 
     file: str
@@ -56,8 +61,10 @@ class FileReport:
     template: str = ""
     recipe: str = ""
     fits: dict[str, str] = field(default_factory=dict)
+    fits_by: str = ""
     said: NameCard = field(default_factory=lambda: NameCard("", ""))
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     sha256: str = ""
 
     def replace(self, **changes: Any) -> FileReport:
@@ -70,38 +77,41 @@ class FileReport:
         return self.replace(arch=dims.arch, arch_from="its keys", width=dims.C, ffn=dims.ffn, vocab=dims.vocab, **sizes)
 
     def judged(self) -> FileReport:
-        """Return the report with a problem where NaN or infinity is in the file, since no loader takes that."""
-        if self.problem or self.values is None or not self.values.nonfinite:
+        """Return the report with what its values say: NaN is a problem for every loader, extremes are worth a note."""
+        values = self.values
+        if self.problem or values is None:
             return self
-        count, first = self.values.nonfinite, self.values.first_nonfinite
-        return self.replace(
-            problem=f"holds {count} NaN or infinite values, the first in {first}; get an undamaged copy"
-        )
+        if values.nonfinite:
+            what = f"holds {values.nonfinite} NaN or infinite values, the first in {values.first_nonfinite}"
+            report = self.replace(problem=f"{what}; retrain it, or get an undamaged copy")
+            return report.replace(fits={name: why or "it cannot be loaded" for name, why in self.fits.items()})
+        note = ""
+        if values.layer_norms and not values.largest:
+            note = "all values are zero: it does what the zero state does"
+        elif values.layer_norms and not SMALL <= values.largest <= LARGE:
+            how = "above" if values.largest > LARGE else "below"
+            note = f"largest value {values.largest:.3g}, far {how} those of states met in normal running"
+        return self.replace(warnings=(*self.warnings, note)) if note else self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, ready for JSON: what is not a finite number is None."""
+        """Return everything, ready for JSON: what is not a finite number is None, half a surrogate pair is escaped."""
         found = asdict(self)
         found["said"] = {key: value for key, value in found["said"].items() if value}
         return _plain(found)
 
     def row(self) -> dict[str, Any]:
-        """Return the report as one row of the table of `inspect_files`."""
-        values = self.values or Values()
-        norm = math.hypot(*values.layer_norms) if values.layer_norms else math.nan
-        fits = "; ".join(name if not why else f"not {name}" for name, why in self.fits.items())
-        kept = (self.said.size, self.said.purpose, self.said.date, self.said.ctx)
-        geometry = (size or None for size in (self.L, self.H, self.V, self.K))
-        given = (self.file, self.kind, self.arch, *geometry, " ".join(self.dtypes))
-        found = (
-            self.orientation,
-            self.sure.partition(":")[0] if self.orientation else "",
-            norm,
-            values.largest,
-            values.nonfinite,
-            self.shifts,
-        )
-        last = (fits, self.bytes / 2**20, self.sha256, self.problem)
-        return dict(zip(COLUMNS, (*given, *found, *kept, *last), strict=True))
+        """Return the report as one row of the table of `inspect_files`; its texts cannot act on a terminal."""
+        values, said = self.values or Values(), self.said
+        row: dict[str, Any] = {"file": self.file, "kind": self.kind, "arch": self.arch}
+        row |= {"L": self.L or None, "H": self.H or None, "V": self.V or None, "K": self.K or None}
+        row |= {"dtype": " ".join(self.dtypes), "orientation": self.orientation}
+        row["sure"] = re.split("[:;]", self.sure)[0] if self.orientation else ""
+        row["norm"] = math.hypot(*values.layer_norms) if values.layer_norms else math.nan
+        row |= {"largest": values.largest, "nonfinite": values.nonfinite, "shifts": self.shifts}
+        row |= {"size": said.size, "purpose": said.purpose, "date": said.date, "ctx": said.ctx}
+        row["fits"] = "; ".join(name if not why else f"not {name}" for name, why in self.fits.items())
+        row |= {"fits_by": self.fits_by, "MiB": self.bytes / 2**20, "sha256": self.sha256, "problem": self.problem}
+        return {key: show(value, LONG)[1:-1] if isinstance(value, str) else value for key, value in row.items()}
 
     def __repr__(self) -> str:
         lines = [f"  {key:<12}{text}" for key, text in self._lines()]
@@ -120,7 +130,7 @@ class FileReport:
         lines = [("is", f"{self.kind}{f' ({self.container})' if self.container else ''}, {size_text(self.bytes)}")]
         lines += [("problem", self.problem)]
         if self.L:
-            arch = ARCH_NAMES.get(self.arch, "an architecture that it does not say")
+            arch = ARCH_NAMES.get(self.arch, self.arch) or "an architecture that it does not say"
             lines += [("made for", f"{arch}{f' (by {self.arch_from})' if self.arch_from else ''}")]
             sizes = (("L", self.L), ("C", self.width), ("H", self.H), ("V", self.V), ("K", self.K), ("ffn ", self.ffn))
             geometry = " ".join(f"{letter}{size}" for letter, size in (*sizes, ("vocabulary ", self.vocab)) if size)
@@ -131,7 +141,10 @@ class FileReport:
         said = ((key.replace("_", " "), getattr(self.said, key)) for key in _SAID)
         lines += [("name says", ", ".join(f"{key} {value}" for key, value in said if value))]
         lines += [("template", self.template), ("recipe", self.recipe), ("fingerprint", self.fingerprint)]
-        lines += [("fits", f"{name}: {f'no: {why}' if why else 'yes'}") for name, why in self.fits.items()]
+        told = {"base": "yes, it was made on it", "architecture": "yes, by shape and architecture"}
+        fits = told.get(self.fits_by, f"in shape alone; {VERIFY}")
+        lines += [("fits", f"{name}: {f'no: {why}' if why else fits}") for name, why in self.fits.items()]
+        lines += [("warning", warning) for warning in self.warnings]
         lines += [("note", note) for note in self.notes[:8]] + [("sha256", self.sha256)]
         return [(key, show(text, 600)[1:-1]) for key, text in lines if text]
 
@@ -143,8 +156,6 @@ class FileReport:
         if values.layer_norms:
             norms = values.layer_norms
             lines = [f"{lines[0]}; norms of layers {min(norms):.4g} to {max(norms):.4g} {sparkline(list(norms))}"]
-            if not any(norms) and not values.nonfinite:
-                lines = ["all are zero: this state does what the zero state does"]
         if values.nonfinite:
             lines.append(f"{values.nonfinite} are NaN or infinite, the first in {values.first_nonfinite}")
         return lines
@@ -163,4 +174,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value

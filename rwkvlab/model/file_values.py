@@ -33,9 +33,10 @@ class Values:
 
     def add(self, name: str, tensor: Tensor, *, heads: bool = False) -> Values:
         """Return the values with those of one more tensor; with heads its first axis is named in `where`."""
+        tensor = tensor.float() if tensor.dtype == torch.float64 else tensor  # as every loader takes it
         low, high = (float(value) for value in torch.aminmax(tensor)) if tensor.numel() else (math.nan, math.nan)
         count, first = self.nonfinite, self.first_nonfinite
-        if tensor.numel() and not math.isfinite(low + high):
+        if tensor.numel() and not (math.isfinite(low) and math.isfinite(high)):
             bad = ~tensor.isfinite()
             first = first or f"{name}, at {bad.nonzero()[0].tolist()}"
             count += int(bad.sum())
@@ -65,7 +66,7 @@ def values_of_layers(layers: Iterable[Tensor]) -> Values:
     found, norms = Values(), []
     for index, layer in enumerate(layers):
         found = found.add(f"layer {index}", layer, heads=True)
-        norms.append(float(layer.double().nan_to_num(0, 0, 0).norm()))
+        norms.append(float(layer.float().double().nan_to_num(0, 0, 0).norm()))
     return replace(found, layer_norms=tuple(norms))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rwkvlab.errors import MismatchError, SchemaError, show
-from rwkvlab.model.containers import open_container
-from rwkvlab.model.file_report import FileReport
+from rwkvlab.model.file_report import VERIFY, FileReport
 from rwkvlab.model.file_values import values_of_layers
-from rwkvlab.model.weights import survey
+from rwkvlab.model.inspect_base import measure_weights, read_header
 from rwkvlab.shapes import ARCH_NAMES
 from rwkvlab.states.ai00json import peek_json, read_json
 from rwkvlab.states.card import StateCard
@@ -21,13 +21,12 @@ from rwkvlab.states.reading import read_card
 from rwkvlab.tensorfile import TensorFile, tensor_digest
 
 _STATE_WORDS = ("time_state", "wkvstate", "time_offset")
-_VERIFY = "`rwkvlab verify MODEL STATE` tells by what it does"
 _SURE = {
-    "tuned .pth": f"usual: trainers write it so, but RWKV-PEFT with --fla wrote KV until 2025-02; {_VERIFY}",
-    "merged checkpoint": f"usual: mergers copy it from a tuned file; {_VERIFY}",
+    "tuned .pth": f"usual: trainers write it so, but RWKV-PEFT with --fla wrote KV until 2025-02; {VERIFY}",
+    "merged checkpoint": f"usual: mergers copy it from a tuned file; {VERIFY}",
     "Ai00 .state": "by layout: fp16 and its suffix are what Ai00 takes, which stores KV",
     "rwkvlab state": "certain: its own format says so",
-    "safetensors": f"assumed: converted from a tuned .pth, which stores VK; {_VERIFY}",
+    "safetensors": f"assumed: converted from a tuned .pth, which stores VK; {VERIFY}",
     "run-time list of the rwkv package": "by architecture: the rwkv package keeps RWKV-7 as VK, older ones as KV",
 }
 _KINDS = {"tuned .pth": "tuned state", "safetensors": "tuned state", "Ai00 .state": "Ai00 state"}
@@ -41,27 +40,25 @@ def is_state(file: TensorFile) -> bool:
     return file.is_list or file.metadata.get("format") == OURS or layers or (named and "emb.weight" not in file)
 
 
-def state_file(file: TensorFile, blank: FileReport, models: Sequence[HasDims], values: bool) -> FileReport:
+def state_file(file: TensorFile, blank: FileReport, models: Mapping[str, HasDims], values: bool) -> FileReport:
     """Return the report on an open file that holds a state; raises what `load_state` raises, but not for NaN."""
-    archs = {model.dims.arch for model in models}
-    layout, unsure = _layout(file, archs.pop() if len(archs) == 1 else "")
-    card, shape = read_card(file, layout)
+    archs = {model.dims.arch for model in models.values()}
+    layout, card, shape, unsure = _read_layout(file, archs.pop() if len(archs) == 1 else "")
     report = _carded(blank, card, shape).replace(
         kind=_KINDS.get(layout.kind, layout.kind),
         dtypes=tuple(sorted({str(file.info(key)[0]).removeprefix("torch.") for key in layout.keys})),
         arch_from=_arch_from(layout, card),
         orientation="" if unsure else layout.order,
-        sure=unsure or _SURE[layout.kind],
+        sure=unsure or _sure(layout, card),
     )
     if values:
         report = _with_values(file, layout, report)
     if layout.kind == "merged checkpoint":
-        with open_container(file.path) as whole:
-            report = report.sized(survey(whole)[0])
+        report = _with_base(file.path, report, values)
     return _fitted(file.path, report, card, shape, models).judged()
 
 
-def state_json(path: Path, blank: FileReport, models: Sequence[HasDims], values: bool) -> FileReport:
+def state_json(path: Path, blank: FileReport, models: Mapping[str, HasDims], values: bool) -> FileReport:
     """Return the report on the JSON of Ai00's /api/oai/states; raises what `load_state` raises."""
     card, shape = peek_json(path)
     source = "its name" if parse_name(path.name).arch == card.arch else "the model that the JSON names"
@@ -73,15 +70,41 @@ def state_json(path: Path, blank: FileReport, models: Sequence[HasDims], values:
     return _fitted(path, report, card, shape, models).judged()
 
 
-def _layout(file: TensorFile, arch: str) -> tuple[Layout, str]:
-    """Return the layout, and why its orientation is not known, "" if it is."""
+def _read_layout(file: TensorFile, arch: str) -> tuple[Layout, StateCard, tuple[int, ...], str]:
+    """Return layout, card and shape, and why the orientation is not known, "" if it is."""
     try:
-        return find_layout(file, None, arch), ""
-    except SchemaError as error:
-        try:
-            return find_layout(file, "VK", arch), str(error).removeprefix(f"{file.name}: ")
-        except SchemaError:
-            raise error from None
+        layout = find_layout(file, None, arch)
+        return layout, *read_card(file, layout), ""
+    except (SchemaError, MismatchError) as error:
+        for order in ("VK", "KV"):
+            with suppress(SchemaError, MismatchError):
+                layout = find_layout(file, order, arch)
+                return layout, *read_card(file, layout), str(error).removeprefix(f"{file.name}: ")
+        raise
+
+
+def _sure(layout: Layout, card: StateCard) -> str:
+    if _is_assumed(card) and layout.shifts:
+        return "assumed: RWKV-7 as the model given is kept as VK, older ones as KV; its file does not say which it is"
+    if layout.kind == "merged checkpoint" and layout.order == "KV":
+        return _SURE["Ai00 .state"]
+    if layout.kind == "rwkvlab state" and any(note.endswith("not proven") for note in card.notes):
+        return "certain in this file; in the one that it was made from it was only usual"
+    return _SURE[layout.kind]
+
+
+def _is_assumed(card: StateCard) -> bool:
+    return any(note.endswith(ASSUMED) for note in card.notes)
+
+
+def _with_base(path: Path, report: FileReport, values: bool) -> FileReport:
+    """Return the report on a merged checkpoint with what its weights are."""
+    report = report.sized(read_header(path)[0])
+    if not values or report.values is None:
+        return report
+    found, fingerprint = measure_weights(path)
+    spoilt = report.values.spoilt(found.first_nonfinite, found.nonfinite)
+    return report.replace(fingerprint=fingerprint, values=spoilt)
 
 
 def _with_values(file: TensorFile, layout: Layout, report: FileReport) -> FileReport:
@@ -109,19 +132,21 @@ def _carded(blank: FileReport, card: StateCard, shape: tuple[int, ...]) -> FileR
 def _arch_from(layout: Layout, card: StateCard) -> str:
     if not card.arch:
         return ""
+    if layout.kind == "rwkvlab state":
+        assumed = any(note.startswith("architecture ") for note in card.notes)
+        return "its card, for which it was assumed" if assumed else "its card"
     if layout.arch:
-        return "the model given" if any(note.endswith(ASSUMED) for note in card.notes) else "its keys"
-    by_name = any(note.endswith("taken from the file name") for note in card.notes)
-    return "its name" if by_name or layout.kind != "rwkvlab state" else "its card"
+        return "the model given" if _is_assumed(card) else "its keys"
+    return "its name"
 
 
 def _fitted(
-    path: Path, report: FileReport, card: StateCard, shape: tuple[int, ...], models: Sequence[HasDims]
+    path: Path, report: FileReport, card: StateCard, shape: tuple[int, ...], models: Mapping[str, HasDims]
 ) -> FileReport:
     """Return the report with the models that the state fits; a fingerprint is asked for where the card names one."""
-    fits, notes = {}, list(report.notes)
-    for model in models:
-        name = model.card.name
+    fits, warnings = {}, list(report.warnings)
+    sure = bool(card.arch) and not _is_assumed(card)
+    for name, model in models.items():
         try:
             check_geometry(card.replace(base=""), shape, model)
             check_geometry(card, shape, _known(model) if card.base else model)
@@ -129,11 +154,11 @@ def _fitted(
             fits[name] = str(error).removeprefix(f"{show(card.name or 'state')}: ")
             continue
         fits[name] = ""
-        if not card.arch and not card.base:
-            why = hint_against(path, model.dims.arch)
-            what = f"{why}, the model is {ARCH_NAMES[model.dims.arch]}" if why else "it does not say its architecture"
-            notes.append(f"fits {show(name)} in shape alone, {what}; {_VERIFY}")
-    return report.replace(fits=fits, notes=tuple(notes))
+        if not sure and not card.base and (why := hint_against(path, model.dims.arch)):
+            what = f"{why}, the model is {ARCH_NAMES[model.dims.arch]}"
+            warnings.append(f"fits {show(name)} in shape, but {what}; {VERIFY}")
+    proof = "base" if card.base else "architecture" if sure else "shape"
+    return report.replace(fits=fits, fits_by=proof if fits else "", warnings=tuple(warnings))
 
 
 def _known(model: HasDims) -> HasDims:

@@ -62,10 +62,10 @@ def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtyp
         weights: dict[str, Tensor] = {}
         for key, shape in table.items():
             tensor = file.read(key)
-            _check_finite(where, key, tensor)
+            kept = torch.float32 if key.endswith(EXACT) else target
+            _check_finite(where, key, tensor, kept)
             tensor = tensor.reshape(shape)
             mark.add(key, tensor)
-            kept = torch.float32 if key.endswith(EXACT) else target
             weights[key] = _lay_out(key, tensor.to(device=device, dtype=kept))
             del tensor
     return Checkpoint(dims, weights, mark.hex())
@@ -174,7 +174,8 @@ def _dtype(wanted: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
     return dtype  # type: ignore[return-value]
 
 
-def _check_finite(where: str, key: str, tensor: Tensor) -> None:
+def _check_finite(where: str, key: str, tensor: Tensor, kept: torch.dtype) -> None:
+    """Raise NonFiniteError for NaN, infinity, and values that the dtype to be kept turns into infinity."""
     low, high = torch.aminmax(tensor)  # propagates NaN and allocates nothing
     if not (torch.isfinite(low) and torch.isfinite(high)):
         bad = ~torch.isfinite(tensor)
@@ -182,6 +183,9 @@ def _check_finite(where: str, key: str, tensor: Tensor) -> None:
         raise NonFiniteError(
             f"{where}: {key}: {int(bad.sum())} values are NaN or infinite, the first at {first}; the file is damaged"
         )
+    if (largest := max(abs(float(low)), abs(float(high)))) > torch.finfo(kept).max:
+        name = next(name for name, dtype in DTYPES.items() if dtype == kept)
+        raise NonFiniteError(f"{where}: {key}: {largest:.6g} is beyond {name}; load it with another dtype=")
 
 
 def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:

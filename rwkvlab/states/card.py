@@ -30,8 +30,9 @@ class StateCard:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, object]:
-        """Return the non-empty fields, ready for JSON."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items() if v}
+        """Return the non-empty fields, ready for JSON in UTF-8: half of a surrogate pair is escaped."""
+        found = ((key, value) for key, value in asdict(self).items() if value)
+        return {key: list(map(_sound, v)) if isinstance(v, tuple) else _sound(v) for key, v in found}
 
     @classmethod
     def from_dict(cls, data: object) -> "StateCard":
@@ -52,6 +53,10 @@ class StateCard:
             else:
                 known[field.name] = value
         return cls(**known)  # type: ignore[arg-type]
+
+
+def _sound(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _listed(entry: os.DirEntry[str]) -> Slot | None:
         regular = named or entry.is_file()
     except OSError:  # a link that leads back to itself
         regular = named
-    if not regular or not (named or _sniff(entry.path)):
+    if not regular or not (named or is_tensor_file(entry.path)):
         return None
     return look(entry.path, note="a link out of its folder" if entry.is_symlink() and _leaves(entry) else "")
 
@@ -131,7 +131,7 @@ def _is_text(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
 
 
-def _sniff(path: str) -> bool:
+def is_tensor_file(path: str) -> bool:
     """Tell whether a file of any name begins as torch's zip, safetensors or Ai00's JSON of a state do."""
     head, tail = _bytes(path)
     if head.startswith(_ZIP):

@@ -24,7 +24,7 @@ def test_one_file_is_told_in_full(folder, tiny_file, capsys):
     out = capsys.readouterr().out
     report = lab.inspect_file(folder / "文言文.pth", tiny_file)
     assert out == f"{report!r}\n"
-    assert "tuned state" in out and "fits        tiny.pth: yes" in out and report.sha256 in out
+    assert "tuned state" in out and "fits        tiny.pth: in shape alone" in out and report.sha256 in out
 
 
 def test_a_folder_is_a_table_and_what_is_wrong_stands_below(folder, tiny_file, capsys):
@@ -34,7 +34,7 @@ def test_a_folder_is_a_table_and_what_is_wrong_stands_below(folder, tiny_file, c
     assert len(lines) == 1 + 3 + 2
     at = lines[0].index("made for")
     assert lines[1][:at].split() == ["page.pth", "HTML", "page"]
-    assert any(line.startswith("文言文.pth") and line.endswith("yes") for line in lines)
+    assert any(line.startswith("文言文.pth") and line.endswith("yes, by shape") for line in lines)
     assert any(line.startswith("wide.state: tiny.pth: H=3 (model 2)") for line in lines)
     assert any(line.startswith("page.pth: is an HTML page") for line in lines)
 
@@ -69,3 +69,11 @@ def test_an_empty_folder_and_a_missing_model_are_said(tmp_path, capsys):
     assert capsys.readouterr().out == "no model and no state is there\n"
     assert main(["inspect", str(tmp_path), "-m", str(tmp_path / "none.pth")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_files_of_the_same_bytes_are_named(tmp_path, capsys):
+    for name in ("a.pth", "b.pth"):
+        torch.save({"blocks.0.att.time_state": torch.ones(1, 2, 2)}, tmp_path / name)
+    (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes())
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "a.pth, b.pth: the same bytes"

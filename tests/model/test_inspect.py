@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import json
+import os
+import shutil
 import zipfile
 
 import pandas as pd
@@ -12,7 +14,8 @@ from safetensors.torch import save_file
 
 import rwkvlab as lab
 from rwkvlab.errors import ArgError, PathError
-from rwkvlab.model.inspect import ModelHeader
+from rwkvlab.model.inspect import expand
+from rwkvlab.model.inspect_base import ModelHeader
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.shapes import Dims
 
@@ -148,7 +151,30 @@ def test_a_model_with_a_nan_is_reported_and_not_refused(tmp_path, tiny_file):
 
 def test_a_state_of_zeros_is_called_that(tmp_path):
     torch.save({KEY.format(i): torch.zeros(2, 16, 16) for i in range(2)}, tmp_path / "z.pth")
-    assert "all are zero" in repr(lab.inspect_file(tmp_path / "z.pth"))
+    assert "all values are zero" in repr(lab.inspect_file(tmp_path / "z.pth"))
+
+
+@pytest.mark.parametrize(("value", "word"), [(3e6, "far above"), (1e-9, "far below")])
+def test_values_far_from_those_of_normal_running_are_a_warning(tmp_path, value, word):
+    torch.save({KEY.format(0): torch.full((2, 16, 16), value)}, tmp_path / "s.pth")
+    report = lab.inspect_file(tmp_path / "s.pth")
+    assert word in report.warnings[0] and report.problem == ""
+
+
+def test_values_beyond_fp32_are_counted_as_every_loader_counts_them(tmp_path, tiny):
+    torch.save(
+        {KEY.format(i): torch.full((2, 16, 16), 1e308, dtype=torch.float64) for i in range(2)}, tmp_path / "f.pth"
+    )
+    report = lab.inspect_file(tmp_path / "f.pth", tiny)
+    assert report.values.nonfinite == 2 * 2 * 16 * 16 and "NaN or infinite" in report.problem
+    assert report.fits == {"tiny": "it cannot be loaded"}
+
+
+def test_a_merged_checkpoint_with_a_nan_in_its_weights_is_a_problem(tmp_path, tiny_file):
+    weights = torch.load(tiny_file, weights_only=True)
+    weights["emb.weight"][0, 0] = float("nan")
+    torch.save(weights | layers(), tmp_path / "merged.pth")
+    assert "emb.weight, at [0, 0]" in lab.inspect_file(tmp_path / "merged.pth").problem
 
 
 def lora(path):
@@ -174,7 +200,7 @@ OTHERS = {
     "page.pth": (lambda p: p.write_text("<!DOCTYPE html><html>" + "x" * 50), "HTML page", "raw file"),
     "m.pth.gz": (lambda p: p.write_bytes(gzip.compress(b"x" * 100)), "gzip", "gunzip"),
     "m.7z": (lambda p: p.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(50)), "7z archive", "unpack"),
-    "m.zip": (archive, "", "torch.save"),
+    "m.zip": (archive, "zip archive", "unpack"),
     "old.pth": (old_model, "RWKV-4", "RWKV-7"),
     "legacy.pth": (
         lambda p: torch.save(layers(), p, _use_new_zipfile_serialization=False),
@@ -184,7 +210,7 @@ OTHERS = {
     "empty.pth": (lambda p: p.write_bytes(b""), "empty", "download"),
     "config.json": (lambda p: p.write_text('{"model_type": "rwkv7"}'), "JSON text", "api/oai/states"),
     "half.pth": (lambda p: p.write_bytes(b"PK\3\4" + bytes(90)), "unreadable", "download"),
-    "none.pth": (lambda p: None, "unreadable", "no such file"),
+    "none.pth": (lambda p: None, "missing", "no such file"),
     "folder.pth": (lambda p: p.mkdir(), "folder", "config.json"),
 }
 
@@ -216,7 +242,7 @@ def test_of_a_model_given_by_its_path_only_the_header_is_read(tmp_path, tiny_fil
     monkeypatch.setattr(ModelHeader, "known", lambda self: pytest.fail("the weights were read"))
     report = lab.inspect_file(tmp_path / "a.pth", header)
     assert report.fits == {"tiny.pth": ""}
-    assert any("in shape alone" in note for note in report.notes)
+    assert report.fits_by == "shape" and "fits        tiny.pth: in shape alone" in repr(report)
 
 
 def test_an_architecture_that_does_not_go_with_a_model_is_told(tmp_path, tiny):
@@ -224,7 +250,7 @@ def test_an_architecture_that_does_not_go_with_a_model_is_told(tmp_path, tiny):
     torch.save(layers(), tmp_path / "qa-3B.pth")
     assert "made for RWKV-6" in lab.inspect_file(tmp_path / "rwkv-x060-qa-3B.pth", tiny).fits["tiny"]
     hinted = lab.inspect_file(tmp_path / "qa-3B.pth", tiny)
-    assert hinted.fits == {"tiny": ""} and any("a size of RWKV-5 and RWKV-6" in note for note in hinted.notes)
+    assert hinted.fits == {"tiny": ""} and "a size of RWKV-5 and RWKV-6" in hinted.warnings[0]
 
 
 def test_damage_is_found(tmp_path):
@@ -269,3 +295,71 @@ def test_wrong_models_are_an_error_and_no_report(tmp_path, tiny_file):
         lab.inspect_file(tiny_file, 5)
     with pytest.raises(PathError, match="no such file"):
         lab.inspect_file(tiny_file, tmp_path / "none.pth")
+
+
+def test_the_hint_of_a_name_outweighs_the_model_given(tmp_path, tiny):
+    torch.save(run_time_list(), tmp_path / "my_rwkv_v6_list.pth")
+    report = lab.inspect_file(tmp_path / "my_rwkv_v6_list.pth", tiny)
+    assert report.fits_by == "shape" and "names RWKV-6" in report.warnings[0]
+    assert report.sure.startswith("assumed")
+
+
+def test_models_of_one_name_are_told_apart(tmp_path):
+    dims = Dims("x060", L=2, H=2, C=32, K=16, V=16, ffn=64, vocab=99)
+    for folder, arch in (("a", "x060"), ("b", "x070")):
+        (tmp_path / folder).mkdir()
+        ranks = {"maa": 4, "decay": 4} if arch == "x060" else {"w": 4, "a": 4, "v": 4, "g": 4}
+        own = Dims(arch, **{name: getattr(dims, name) for name in ("L", "H", "C", "K", "V", "ffn", "vocab")})
+        torch.save(random_weights(own, ranks), tmp_path / folder / "model.pth")
+    torch.save(layers(), tmp_path / "rwkv-x060-s.pth")
+    for order in (("a", "b"), ("b", "a")):
+        fits = lab.inspect_file(tmp_path / "rwkv-x060-s.pth", [tmp_path / name / "model.pth" for name in order]).fits
+        assert sorted(why == "" for why in fits.values()) == [False, True]
+        assert list(fits) == ["model.pth", f"{order[1]}/model.pth"]
+    named = lab.inspect_file(tmp_path / "rwkv-x060-s.pth", {"six": tmp_path / "a/model.pth"})
+    assert named.fits == {"six": ""} and named.fits_by == "architecture"
+
+
+def test_what_was_assumed_before_a_state_was_saved_is_not_called_certain(tmp_path):
+    torch.save(layers(), tmp_path / "a.pth")
+    lab.save_state(lab.load_state(tmp_path / "a.pth"), tmp_path / "assumed.safetensors")
+    lab.save_state(lab.load_state(tmp_path / "a.pth", orientation="VK"), tmp_path / "given.safetensors")
+    assert "it was only usual" in lab.inspect_file(tmp_path / "assumed.safetensors").sure
+    assert lab.inspect_file(tmp_path / "given.safetensors").sure == "certain: its own format says so"
+
+
+def test_files_of_a_folder_are_found_by_what_they_begin_with_too(tmp_path):
+    torch.save(layers(), tmp_path / "renamed.txt")
+    torch.save(layers(), tmp_path / ".hidden.pth")
+    (tmp_path / "notes.txt").write_text("no file of tensors")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "states.zip").write_bytes(b"PK\3\4" + bytes(50))
+    assert sorted(path.name for path in expand([tmp_path])) == ["renamed.txt", "states.zip"]
+
+
+def test_files_of_one_name_are_told_by_their_folder(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        torch.save(layers(), tmp_path / folder / "a.pth")
+    assert list(lab.inspect_files([tmp_path / "x", tmp_path / "y"])["file"]) == ["x/a.pth", "y/a.pth"]
+
+
+def test_texts_of_the_table_cannot_act_on_a_terminal(tmp_path):
+    path = tmp_path / "a\x1b[31m\u202eb.pth"
+    torch.save(layers(), path)
+    table = lab.inspect_files([path])
+    assert table["file"][0] == "a\\x1b[31m\\u202eb.pth" and "\x1b" not in repr(table)
+    odd = os.fsencode(tmp_path) + b"/\xff.pth"
+    shutil.copy(path, odd)
+    print(lab.inspect_files([os.fsdecode(odd)]))
+
+
+def test_a_file_of_the_size_of_a_buffer_is_hinted_at(tmp_path, tiny):
+    torch.zeros(2 * (2 * 32 + 2 * 16 * 16)).add(0.5).numpy().tofile(tmp_path / "state.bin")
+    report = lab.inspect_file(tmp_path / "state.bin", tiny)
+    assert report.problem.endswith("format='rwkv.cpp' reads that)")
+    assert "rwkv.cpp" not in lab.inspect_file(tmp_path / "state.bin").problem
+
+
+def test_what_is_no_path_is_reported_too():
+    assert lab.inspect_file(None).kind == "missing" and "need a path" in lab.inspect_files([b"x"])["problem"][0]

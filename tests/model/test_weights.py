@@ -98,6 +98,19 @@ def test_what_is_missing_extra_or_misshapen_is_named(saved):
         lab.load_model(saved(renamed))
 
 
+def test_weights_beyond_the_dtype_that_is_asked_for_are_refused(saved):
+    weights = v7()
+    weights["blocks.1.ffn.key.weight"][3, 5] = 7e4
+    path = saved(weights)
+    assert lab.load_model(path, device="cpu").dtype == torch.float32
+    with pytest.raises(NonFiniteError, match=r"ffn\.key\.weight: 70000 is beyond fp16; load it with another dtype="):
+        lab.load_model(path, device="cpu", dtype="fp16")
+    wide = {key: value.double() for key, value in v7().items()}
+    wide["emb.weight"][0, 0] = 1e300
+    with pytest.raises(NonFiniteError, match="is beyond fp32"):
+        lab.load_model(saved(wide), device="cpu")
+
+
 def test_nan_weights_are_refused_with_their_place(saved):
     weights = v7()
     weights["blocks.1.ffn.key.weight"][3, 5] = float("nan")
