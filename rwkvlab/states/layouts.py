@@ -18,6 +18,7 @@ VERSION = "1"
 SHIFTS = ("att_shift", "ffn_shift")
 RUN_TIME = {"x052": "KV", "x060": "KV", "x070": "VK"}  # how PyPI's rwkv and rwkv.cpp keep a head in memory
 ASSUMED = "taken from the model that it is loaded for"
+USUAL = "is usual for this kind of file, not proven"  # how the note of an orientation that nothing tells ends
 _REMEDY = "give a tuned .pth, an Ai00 .state, a run-time list or a .safetensors of rwkvlab"
 
 
@@ -68,6 +69,8 @@ def find_layout(file: TensorFile, orientation: str | None, arch: str = "") -> La
             )
         elif orientation is None:
             notes += ("read as [H,V,K], the order of a tuned .pth",)
+    elif orientation is None:
+        notes += (f"orientation {order} {USUAL}",)
     kind = "merged checkpoint" if merged else kind
     return _turned(Layout(kind, keys, order, arch, notes), orientation)
 
@@ -145,9 +148,8 @@ def _layer_keys(file: TensorFile) -> tuple[str, ...]:
             f"{file.name}: {len(odd)} keys are not part of a state: {_some(odd)}; save only its time_state"
         )
     if missing := sorted(set(range(len(found))) - set(found)):
-        raise SchemaError(
-            f"{file.name}: layers {_some(missing)} are missing below layer {max(found)}; get the whole file"
-        )
+        lost = f"layers {_some(missing)} are" if len(missing) > 1 else f"layer {missing[0]} is"
+        raise SchemaError(f"{file.name}: {lost} missing below layer {max(found)}; get the whole file")
     return tuple(found[layer] for layer in range(len(found)))
 
 
@@ -173,12 +175,14 @@ def _refuse(file: TensorFile, keys: list[str], model: bool) -> Exception:
 
 
 def base_arch(file: TensorFile) -> str:
-    """Return "x070", "x060", "x052" or "" for the weights in a file, read off its keys."""
+    """Return "x070", "x060", "x052" or "" for the weights in a file, read off its keys and one shape."""
     if "blocks.0.att.r_k" in file:
         return "x070"
     if "blocks.0.att.time_maa_x" in file or "blocks.0.att.time_mix_x" in file:
         return "x060"
-    return "x052" if "blocks.0.att.gate.weight" in file else ""
+    decay = "blocks.0.att.time_decay"  # [H,K]; in RWKV-5.1 one number a head
+    shape = file.info(decay)[1] if "blocks.0.att.gate.weight" in file and decay in file else ()
+    return "x052" if len(shape) > 1 and shape[1] > 1 else ""
 
 
 def _some(items: list[str] | list[int]) -> str:

@@ -31,7 +31,7 @@ def read_state(file: TensorFile, layout: Layout) -> State:
 def read_card(file: TensorFile, layout: Layout) -> tuple[StateCard, tuple[int, ...]]:
     """Return card and shape [L,H,V,K] without reading a tensor; raises as `load_state` does."""
     if layout.keys == ("wkv",):
-        return _own_card(file, layout), _own_shape(file)
+        return _own_card(file, layout), _own_shape(file, layout)
     heads, rows, columns = _layer_shape(file, layout)
     size = (columns, rows) if layout.order == "KV" else (rows, columns)
     return _card(file, layout), (len(layout.keys), heads, *size)
@@ -49,12 +49,14 @@ def _layer_shape(file: TensorFile, layout: Layout) -> tuple[int, ...]:
                 "save it in this shape"
             )
     heads, rows, columns = first
-    width = heads * (rows if layout.order == "KV" else columns)
+    across, down, other = (rows, columns, "VK") if layout.order == "KV" else (columns, rows, "KV")
+    width = heads * across
     for key in (key for pair in layout.shifts for key in pair):
         if (shape := file.info(key)[1]) != (width,):
+            turned = f", or pass orientation={other!r}" if shape == (heads * down,) else ""
             raise MismatchError(
                 f"{file.name}: {_field(file, key)}: expected a token-shift [C={width}] beside matrices {list(first)} "
-                f"({layout.order}), got {list(shape)}; save the list as it was"
+                f"({layout.order}), got {list(shape)}; save the list as it was{turned}"
             )
     return first
 
@@ -79,25 +81,30 @@ def _field(file: TensorFile, key: str) -> str:
     return f"item {key} of its list" if file.is_list else key
 
 
-def _own_shape(file: TensorFile) -> tuple[int, ...]:
+def _own_shape(file: TensorFile, layout: Layout) -> tuple[int, ...]:
+    """Return [L,H,V,K]; raises MismatchError, also for token-shifts that do not go with it."""
     shape = file.info("wkv")[1]
     if len(shape) != 4 or 0 in shape:
         raise MismatchError(f"{file.name}: wkv: expected [L,H,V,K], got {list(shape)}; save the state again")
-    return shape
+    layers, heads, *size = shape
+    rows, columns = reversed(size) if layout.order == "KV" else size
+    width = heads * columns
+    for key in SHIFTS:
+        if (got := file.info(key)[1]) != (layers, width):
+            want = f"[L={layers}, C={width}]"
+            raise MismatchError(f"{file.name}: {key}: expected {want}, got {list(got)}; save the state again")
+    return layers, heads, rows, columns
 
 
 def _read_own(file: TensorFile, layout: Layout) -> State:
-    _own_shape(file)
+    _own_shape(file, layout)
     tensors = {key: file.read(key) for key in ("wkv", *SHIFTS)}
     if tensor_digest(tensors) != file.metadata.get("sha256"):
         raise FormatError(f"{file.name}: its bytes are damaged (sha256 differs); download or copy the file again")
     parts = {key: finite(file.name, key, tensor) for key, tensor in tensors.items()}
     wkv = parts["wkv"].transpose(-1, -2) if layout.order == "KV" else parts["wkv"]
     card = noted(_own_card(file, layout), wkv)
-    try:
-        return State(wkv, att_shift=parts["att_shift"], ffn_shift=parts["ffn_shift"], card=card)
-    except MismatchError as error:
-        raise MismatchError(f"{file.name}: {error}; save the state again") from error
+    return State(wkv, att_shift=parts["att_shift"], ffn_shift=parts["ffn_shift"], card=card)
 
 
 def _own_card(file: TensorFile, layout: Layout) -> StateCard:

@@ -24,7 +24,11 @@ from rwkvlab.tensorfile.source import as_path
 _TEMPORARY = re.compile(r"\.tmp-rwkvlab-([0-9a-f]{8})-[0-9a-f]{16}")
 _STALE = 24 * 3600  # seconds after which a temporary file cannot belong to a save that still runs
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of file systems without hard links
+# of file systems without hard links
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_REMEDIES = {errno.ENOSPC: "make room there", errno.EDQUOT: "make room there", errno.EIO: "check the disk"}
+_REMEDIES |= {errno.EACCES: "make the folder writable", errno.EPERM: "make the folder writable"}
+_REMEDIES |= {errno.EROFS: "mount it for writing"}
 MAX_NAME = 200  # bytes
 
 
@@ -73,7 +77,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
         why = error.strerror or type(error).__name__
         raise SaveError(
             f"{show(given, 300)}: could not be written ({why}); what was there before is untouched; "
-            "make room there, or save to another folder"
+            f"{_REMEDIES.get(error.errno or 0, 'try again')}, or save to another folder"
         ) from error
     finally:
         if not placed:
@@ -147,10 +151,23 @@ def _place_new(temporary: str, target: Path, given: Path) -> None:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            os.replace(temporary, target)
+            _replace_own(temporary, target)
     except FileExistsError as error:
         raise _taken(given) from error
+
+
+def _replace_own(temporary: str, target: Path) -> None:
+    """Take a name by an empty file and replace just that one; where this fails the name is free again."""
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+    mine = os.fstat(handle)
+    os.close(handle)
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(mine, os.lstat(target)):
+                os.unlink(target)
+        raise
 
 
 def _taken(given: Path) -> SaveError:

@@ -11,7 +11,7 @@ import torch
 from rwkvlab.errors import FormatError, LimitError, SchemaError
 
 MAX_DIMS = 8
-MAX_TENSORS = 100_000
+MAX_TENSORS = 20_000  # the largest published model has about 2 000
 MAX_EMPTY = 64
 MAX_SIZE = 1 << 62
 
@@ -55,12 +55,18 @@ def brief(values: Sequence[int]) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def check_entries(name: str, entries: dict[str, Entry], file_size: int) -> dict[str, Entry]:
-    """Return `entries`; raises SchemaError for none, LimitError for too many or for more bytes than the file has."""
-    if not entries:
+def check_count(name: str, count: int) -> None:
+    """Raise SchemaError where a file has no tensors, LimitError where it has too many: before any is looked at."""
+    if not count:
         raise SchemaError(f"{name}: holds no tensors; give the file with the weights or the state")
+    if count > MAX_TENSORS:
+        raise LimitError(f"{name}: {count:,} tensors, at most {MAX_TENSORS:,} are read; no honest file has more")
+
+
+def check_entries(name: str, entries: dict[str, Entry], file_size: int) -> dict[str, Entry]:
+    """Return `entries`; raises LimitError for too many empty ones or for more bytes than the file has."""
     empty = sum(0 in entry.shape for entry in entries.values())
-    if len(entries) > MAX_TENSORS or empty > MAX_EMPTY:
+    if empty > MAX_EMPTY:
         raise LimitError(f"{name}: {len(entries):,} tensors, {empty:,} of them empty; no honest file needs that")
     total = sum(math.prod(entry.shape) * entry.dtype.itemsize for entry in entries.values())
     if total > file_size:

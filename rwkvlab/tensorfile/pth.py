@@ -9,7 +9,7 @@ import warnings
 from isal.isal_zlib import crc32
 
 from rwkvlab.errors import FormatError, LimitError, SchemaError, show
-from rwkvlab.tensorfile.entry import Entry, brief, check_entries, check_sizes
+from rwkvlab.tensorfile.entry import Entry, brief, check_count, check_entries, check_sizes
 from rwkvlab.tensorfile.source import AGAIN, Source
 from rwkvlab.tensorfile.torchnames import Strided
 from rwkvlab.tensorfile.unpickle import unpickle
@@ -26,10 +26,6 @@ def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...], bool]:
     """
     members = walk(source)
     root = _root(source, members)
-    if root + "data.pkl" not in members:
-        raise FormatError(
-            f"{source.name}: is a zip archive, not a .pth: data.pkl is missing; unpack it and give the file in it"
-        )
     # torch.serialization.set_crc32_options(False) leaves zeros in every field
     unchecked = not any(member.crc for member in members.values())
     if unchecked:
@@ -44,6 +40,7 @@ def parse(source: Source) -> tuple[dict[str, Entry], tuple[str, ...], bool]:
         raise FormatError(f"{source.name}: its bytes are damaged (CRC-32 differs in data.pkl); {AGAIN}")
     entries: dict[str, Entry] = {}
     tensors, listed = _tensors(source, unpickle(data, source.name))
+    check_count(source.name, len(tensors))
     for key, value in tensors.items():
         entries[key] = _entry(f"{source.name}: {show(key)}", value, members, root, not unchecked)
     return check_entries(source.name, entries, source.size), (note,) if unchecked else (), listed

@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 import torch
 
 from rwkvlab.errors import FormatError, LimitError, SchemaError, TruncatedError, show
-from rwkvlab.tensorfile.entry import MAX_TENSORS, Entry, brief, check_entries, check_sizes
+from rwkvlab.tensorfile.entry import Entry, brief, check_count, check_entries, check_sizes
 from rwkvlab.tensorfile.source import AGAIN, Source
 
 MAX_HEADER = 16 << 20
-# colons, commas and brackets: 100 000 tensors need 1 200 000, each costs up to 100 bytes and 2 us to parse
-MAX_MARKS = 1_500_000
+# colons, commas and brackets: 20 000 tensors need 240 000, each costs up to 100 bytes and 2 us to parse
+MAX_MARKS = 500_000
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -48,10 +48,7 @@ def parse(source: Source) -> tuple[dict[str, Entry], dict[str, str]]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError(f"{source.name}: __metadata__: need an object of texts; save it again")
-    if len(header) > MAX_TENSORS:
-        raise LimitError(
-            f"{source.name}: {len(header):,} tensors, at most {MAX_TENSORS:,} are read; no honest file has more"
-        )
+    check_count(source.name, len(header))
     entries = {key: _entry(f"{source.name}: {show(key)}", value, start) for key, value in header.items()}
     _cover(source, entries, start)
     return check_entries(source.name, entries, source.size), metadata

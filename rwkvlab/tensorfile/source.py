@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -58,7 +59,8 @@ class Source:
         if self.size == 0:
             raise EmptyFileError(f"{self.name}: the file is empty; download or save it again")
         on_disk = info.st_blocks * 512
-        if self.size > SPARSE_FROM and 0 < on_disk < self.size // SPARSE_RATIO:
+        # some file systems count no blocks: there a file is sparse if it has no data at all
+        if self.size > SPARSE_FROM and on_disk < self.size // SPARSE_RATIO and (on_disk or self._is_hole()):
             raise LimitError(
                 f"{self.name}: claims {self.size:,} bytes and holds {on_disk:,} on disk; download it again, whole"
             )
@@ -68,6 +70,15 @@ class Source:
             return not os.pread(self._fd, 1, 0)
         except OSError:
             return False
+
+    def _is_hole(self) -> bool:
+        try:
+            os.lseek(self._fd, 0, os.SEEK_DATA)
+        except OSError as error:
+            return error.errno == errno.ENXIO
+        except AttributeError:
+            return False
+        return False
 
     def bytes_at(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes from `offset`; raises TruncatedError where the file ends first."""
@@ -150,11 +161,16 @@ def refuse_kind(source: Source, head: bytes) -> FormatError:
     fallback = f"no tensor file (it begins with {head[:8].hex(' ')})", "give a .pth, .st, .state or .safetensors file"
     kind, remedy = known_kind(head) or fallback
     suffix = source.path.suffix
-    told = not suffix or suffix[1:].lower() in kind.lower()
+    told = not suffix or _SAYS.get(suffix.lower(), suffix[1:].lower()) in kind.lower()
+    if remedy.startswith("unpack it first") and _TARS.search(source.path.name):
+        remedy = "unpack it first"
     claims = "" if told else f", in spite of its name ending in {show(suffix)}"
     return FormatError(f"{source.name}: is {kind}{claims}; {remedy}")
 
 
+_SAYS = {".bz2": "bzip2", ".tbz2": "bzip2", ".tbz": "bzip2", ".tgz": "gzip", ".txz": "xz"}
+_SAYS |= {".h5": "hdf5", ".npy": "numpy"}  # and other suffixes say themselves
+_TARS = re.compile(r"\.(tar\.\w+|t(gz|bz2?|xz|zst))$", re.ASCII | re.IGNORECASE)
 _MAGICS: tuple[tuple[bytes, str, str], ...] = (
     (b"GGUF", "a GGUF file", "use the .pth or .safetensors file of the same model"),
     (b"\x1f\x8b", "gzip-compressed", "unpack it first (gunzip)"),

@@ -9,7 +9,7 @@ from rwkvlab.errors import FormatError, LimitError, SchemaError, UnsafeFileError
 from rwkvlab.tensorfile.torchnames import CALLS, OTHER_KINDS, STORAGES, Global, Storage, Strided
 
 MAX_OPCODES = 500_000  # the largest published model needs about 100 000
-MAX_MARKS = 1_000
+MAX_MARKS, MAX_KEY = 1_000, 20  # torch.save names storages by numbers
 ASK = "ask its author for a .safetensors file, or convert it where you trust it"
 
 _MARK = object()
@@ -21,11 +21,9 @@ class _Machine:
         self.data, self.name, self.at = data, name, 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.marks = 0
+        self.marks, self.storages = 0, dict[str, Storage]()
 
-    def fail(
-        self, what: str, kind: type[Exception] = FormatError, remedy: str = "download or save it again"
-    ) -> NoReturn:
+    def fail(self, what: str, kind: type = FormatError, remedy: str = "download or save it again") -> NoReturn:
         raise kind(f"{self.name}: data.pkl, byte {self.at:,}: {what}; {remedy}")
 
     def byte(self) -> int:
@@ -146,8 +144,14 @@ class _Machine:
 
     def persistent(self) -> None:
         match self.pop():
-            case ("storage", Global(name=name), str(key), str(), int(numel)) if name in STORAGES:
-                self.stack.append(Storage(STORAGES[name], key, numel))
+            case ("storage", Global(name=name), str(key), str(), int(numel)) if (
+                name in STORAGES and len(key) <= MAX_KEY
+            ):
+                storage = Storage(STORAGES[name], key, numel)
+                # torch reads every further one as the first says
+                if self.storages.setdefault(key, storage) != storage:
+                    self.fail(f"storage {show(key)} is described in two ways")
+                self.stack.append(storage)
             case _:
                 self.fail("a storage that is not described as torch.save does")
 

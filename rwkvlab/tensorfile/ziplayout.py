@@ -32,7 +32,7 @@ class Member:
 def walk(source: Source) -> dict[str, Member]:
     """Return the members by name. Raises FormatError, TruncatedError or LimitError unless the archive is plain:
 
-    stored members only, one after the other from byte 0 to the directory, which ends the file.
+    stored members only, one of them data.pkl, one after the other from byte 0 to the directory, which ends the file.
     """
     count, start, size, end = _directory(source)
     name = source.name
@@ -40,8 +40,20 @@ def walk(source: Source) -> dict[str, Member]:
         raise LimitError(f"{name}: {count:,} members in a directory of {size:,} bytes; torch.save writes far fewer")
     if start + size != end:
         raise FormatError(f"{name}: the directory of the archive does not end where it should; {AGAIN}")
-    data, at, position = source.bytes_at(start, size), 0, 0
-    members: dict[str, Member] = {}
+    position, members = 0, dict[str, Member]()
+    for entry, raw, extra in _entries(name, source.bytes_at(start, size), count):
+        member, position = _member(source, entry, raw, extra, position)
+        if member.name in members:
+            raise FormatError(f"{name}: member {show(member.name)} is there twice; {AGAIN}")
+        members[member.name] = member
+    if position != start:
+        raise FormatError(f"{name}: bytes that belong to no member; {AGAIN}")
+    return members
+
+
+def _entries(name: str, data: bytes, count: int) -> list[tuple[tuple, bytes, bytes]]:
+    """Return fields, name and extra bytes of every entry of the directory; refuses archives of other things."""
+    at, found = 0, []
     for _ in range(count):
         if at + _CENTRAL.size > len(data):
             raise FormatError(f"{name}: the directory holds fewer than {count} members; {AGAIN}")
@@ -49,13 +61,17 @@ def walk(source: Source) -> dict[str, Member]:
         at += _CENTRAL.size
         raw, extra = data[at : at + entry[10]], data[at + entry[10] : at + entry[10] + entry[11]]
         at += entry[10] + entry[11] + entry[12]
-        member, position = _member(source, entry, raw, extra, position)
-        if member.name in members:
-            raise FormatError(f"{name}: member {show(member.name)} is there twice; {AGAIN}")
-        members[member.name] = member
-    if at != len(data) or position != start:
+        found.append((entry, raw, extra))
+    if at != len(data):
         raise FormatError(f"{name}: bytes that belong to no member; {AGAIN}")
-    return members
+    whole = found and all(entry[0] == b"PK\x01\x02" for entry, _, _ in found)
+    if whole and not any((b"/" + raw).endswith(b"/data.pkl") for _, raw, _ in found):
+        some = ", ".join(show(raw.decode("utf-8", "backslashreplace"), 40) for _, raw, _ in found[:2])
+        more = ", …" if len(found) > 2 else ""
+        raise FormatError(
+            f"{name}: is a zip archive of other files ({some}{more}), not a .pth; unpack it and give the file in it"
+        )
+    return found
 
 
 def _directory(source: Source) -> tuple[int, int, int, int]:

@@ -126,9 +126,9 @@ def test_files_that_hold_something_else_are_refused_by_what_they_are(tmp_path, w
 def test_layers_must_be_whole_and_named_in_plain_digits(tmp_path, wkv):
     square = wkv[0].clone()
     for names, words in (
-        ([key(0), key(2)], "layers 1 are missing below layer 2"),
-        ([key(1)], "layers 0 are missing"),
-        ([key(9999)], "layers 0 are missing below layer 9999"),
+        ([key(0), key(2)], "layer 1 is missing below layer 2"),
+        ([key(1)], "layer 0 is missing"),
+        ([key(9999)], "layer 0 is missing below layer 9999"),
         (["blocks.00.att.time_state"], "odd keys"),
         (["blocks.\u0660.att.time_state"], "odd keys"),
         (["blocks.+0.att.time_state", key(1)], "not part of a state"),
