@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from rwkvlab.errors import ArgError, Cancelled, RwkvLabError, show
+from rwkvlab.errors import ArgError, Cancelled, LoadError, MismatchError, RwkvLabError, show
 from rwkvlab.hub import fetch
 from rwkvlab.measure.official import LogitCheck, compare_logits, installed
 from rwkvlab.measure.verify_effects import effects, summary
@@ -30,7 +31,9 @@ from rwkvlab.measure.verify_findings import (
 )
 from rwkvlab.measure.verify_report import Verification, describe_model, describe_state, versions
 from rwkvlab.measure.verify_texts import Text, choose_form, encode_texts, probe
+from rwkvlab.model.containers import open_container
 from rwkvlab.model.engine import Model, load_model
+from rwkvlab.model.inspect_base import ModelHeader
 from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.controls import random_like, transposed
 from rwkvlab.states.files import load_state
@@ -59,32 +62,35 @@ def verify(
     The state: the loss of texts from zeros, from the state as stored, transposed, and from random states with its
     singular values (one a seed, three at least). texts are (question, answer) pairs, scored on the answer in `template`
     ("auto": that of the state's card, else "world"), or plain texts, scored on all but their first token; None: 24
-    short pairs in English and Chinese, so give texts like those that the state was tuned on. state is a file, loaded
-    with `orientation` as `load_state` does, or a State. device and tokenizer are those of `load_model`, for a path.
+    short pairs in English and Chinese, so give texts like those that the state was tuned on; equal ones count once.
+    state is a file, loaded with `orientation` as `load_state` does, or a State. device and tokenizer are those of
+    `load_model`, for a path.
 
     Nothing is changed. Raises as `load_model` and `load_state` do (MismatchError for a state that does not fit),
-    PromptError for a text that cannot be read, ArgError, and Cancelled after Ctrl-C.
+    PromptError for a text that cannot be read, NonFiniteError with the start, ArgError, and Cancelled after Ctrl-C.
     """
     seeds = [int(check_range("seeds", seed, 0, 2**63 - 1, whole=True)) for seed in check_items("seeds", seeds)]
     if len(set(seeds)) < 3 or len(set(seeds)) < len(seeds):
         raise ArgError(f"seeds: need at least three different ones, got {show(seeds)}")
     path = None if isinstance(model, Model) else fetch(model)
-    opened = model if isinstance(model, Model) else load_model(path or "", device=device, tokenizer=tokenizer)
+    opened = model if isinstance(model, Model) else _open(path or Path(), state, device, tokenizer)
     mounted = _mounted(state, opened, orientation)
     if mounted is None and texts is not None:
         raise ArgError("texts: they are read from a state; give one")
     form = choose_form(template, mounted)
-    pairs = encode_texts(opened, texts, form) if mounted is not None else []
+    pairs, repeats = encode_texts(opened, texts, form) if mounted is not None else ([], 0)
     try:
         with tqdm(total=len(pairs) + bool(official), delay=2, desc="verify", leave=False) as bar:
-            return _report(opened, path, state, mounted, pairs, form, texts is None, seeds, official, bar)
+            kind = f"our own {len(pairs)}" if texts is None else f"{len(pairs) + repeats} given"
+            kind += f" ({repeats} repeat others and are left out)" if repeats else ""
+            return _report(opened, path, state, mounted, pairs, form, kind, seeds, official, bar)
     except KeyboardInterrupt:
         raise Cancelled("verify: interrupted; nothing is kept, run it again") from None
 
 
 def _report(
     model: Model, path: Path | None, given: Any, state: State | None, pairs: list[tuple[list[int], list[int]]],
-    form: Template, builtin: bool, seeds: list[int], official: bool, bar: Any,
+    form: Template, kind: str, seeds: list[int], official: bool, bar: Any,
 ) -> Verification:  # fmt: skip
     about: dict[str, Any] = {"versions": versions(installed()), "model": describe_model(model, path)}
     findings: list[Finding] = []
@@ -96,6 +102,10 @@ def _report(
         about |= {"compared": f"logits after each of {probed}"} if check.agrees is not None else {}
         bar.update()
     findings.append(Finding(check.sentence, check.agrees is False))
+    if state is None and path is not None and _merged(path):
+        findings.append(
+            Finding("state: the file holds a tuned state too, which was not checked: give it as state= too")
+        )
     table = pd.DataFrame()
     way: Orientation = "undecided"
     if state is not None:
@@ -103,14 +113,34 @@ def _report(
         found = effects(model, pairs, arms, bar.update)
         table = summary(found.rows, ZERO)
         about |= describe_state(state)
-        kind = f"our own {len(pairs)}" if builtin else f"{len(pairs)} given"
         about["texts"] = f"{kind}, template {show(form.name)}, {table['tokens'].max()} tokens judged"
         gains = Gains(found.rows)
         way, said = way_round(gains, _other_way(model, given, state))
         norms = state.wkv.detach().flatten(1).norm(dim=1).tolist()
         findings += [_base(state, model), said, effect(gains, way), size(norms, found.norms)]
     problems = tuple(finding.text for finding in findings if finding.problem)
-    return Verification(table, check.table, tuple(finding.text for finding in findings), problems, way, about)
+    doubts = tuple(finding.text for finding in findings if finding.open)
+    return Verification(table, check.table, tuple(finding.text for finding in findings), problems, way, about, doubts)
+
+
+def _open(path: Path, state: Any, device: str | torch.device, tokenizer: Any) -> Model:
+    """Load the model; says where model and state were given the wrong way round."""
+    try:
+        return load_model(path, device=device, tokenizer=tokenizer)
+    except LoadError as error:
+        swapped = None
+        with suppress(RwkvLabError):
+            swapped = ModelHeader(state).path.name if isinstance(state, (str, os.PathLike)) else None
+        if swapped is None:
+            raise
+        what = str(error).partition(";")[0]
+        raise MismatchError(f"{what}, and {show(swapped)} is one: swap them, the model comes first") from error
+
+
+def _merged(path: Path) -> bool:
+    """Whether a checkpoint holds a tuned state besides the weights."""
+    with open_container(path) as file:
+        return any(key.endswith(".att.time_state") for key in file.keys())  # noqa: SIM118
 
 
 def _mounted(state: Any, model: Model, orientation: str | None) -> State | None:

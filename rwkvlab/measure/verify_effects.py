@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
 
+ZERO, STORED = "zero", "as stored"  # the names of the starts without a state, and from it
+
+
 class Effects(NamedTuple):
     """rows: one a (text, start): text (index), start, tokens, loss (nats a token) and kl (nats a token, from the first
     start's distribution to this one's). norms [L]: of the WKV state of the first start after a text, on average.
@@ -35,7 +38,7 @@ def effects(
 ) -> Effects:
     """Read each text, (ids of the prompt, ids of what follows), from all starts at once, and judge what follows.
 
-    on_text is called after each. Raises MismatchError for a state that does not fit, NonFiniteError.
+    on_text is called after each. Raises MismatchError for a state that does not fit, NonFiniteError with the start.
     """
     rows, norms = [], torch.zeros(model.dims.L, dtype=torch.float64)
     states = list(starts.values())
@@ -55,7 +58,7 @@ def effects(
                 part, moved = _judge(logits, torch.tensor(wanted[at : at + piece.shape[1]]))
                 loss, kl = loss + part, kl + moved
             if not loss.isfinite().all():
-                raise NonFiniteError("logits hold NaN or infinity; the weights or the mounted state are broken")
+                raise _broken(number, [name for name, bad in zip(starts, ~loss.isfinite(), strict=True) if bad])
             norms += torch.stack([layer[0].float().norm() for layer in flow.wkv]).double().cpu()
             for start, one, moved_by in zip(starts, loss.tolist(), kl.tolist(), strict=True):
                 rows.append((number, start, len(wanted), one / len(wanted), moved_by / len(wanted)))
@@ -83,6 +86,22 @@ def mean_se(values: np.ndarray) -> tuple[float, float]:
     """Return the mean and its standard error; NaN for a single value."""
     count = len(values)
     return float(values.mean()), float(values.std(ddof=1) / count**0.5) if count > 1 else float("nan")
+
+
+def _broken(number: int, bad: list[str]) -> NonFiniteError:
+    """Return the error for logits that are not finite, of one text, from some of the starts."""
+    if ZERO in bad:
+        return NonFiniteError(
+            f"texts[{number}]: logits hold NaN or infinity even without a state: the weights are broken"
+        )
+    if STORED in bad:
+        return NonFiniteError(
+            f"texts[{number}]: logits hold NaN or infinity from the state: is it damaged, or too large?"
+        )
+    return NonFiniteError(
+        f"texts[{number}]: logits hold NaN or infinity from the control {bad[0]!r}, made from the state: it is"
+        " too large for this model; try dtype fp32, or scale the state"
+    )
 
 
 def _judge(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,8 @@ class Verification:
     paired) and change_se, kl (from zero's distribution of the next token), all in nats a token and means over texts,
     and tokens; empty without a state. logits: one row a (start, dtype) that was compared with the official package:
     start, ours, largest, rms (in standard deviations of the logits), same_top, agrees; empty where none was.
-    findings are sentences, problems those among them that speak against the files, or do not speak for the state.
+    findings are sentences, problems those among them that speak against the files, or do not speak for the state, and
+    doubts those of the problems that leave it open, for want of texts or of random states.
     orientation: "as stored", "transposed" (the state is the other way round) or "undecided". about: versions, model,
     state, texts, as strings.
     """
@@ -43,11 +44,17 @@ class Verification:
     problems: tuple[str, ...]
     orientation: Orientation
     about: Mapping[str, Any]
+    doubts: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether nothing speaks against the files, and the state, if one was given, was seen to help."""
         return not self.problems
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing speaks against the files, but the state was not surely seen to help either."""
+        return bool(self.problems) and set(self.problems) <= set(self.doubts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON; NaN becomes None."""
@@ -57,7 +64,7 @@ class Verification:
         }
         said = {"findings": list(self.findings), "problems": list(self.problems), "orientation": self.orientation}
         about = {key: list(value) if isinstance(value, tuple) else value for key, value in self.about.items()}
-        return {"ok": self.ok, **about, **tables, **said}
+        return {"ok": self.ok, "undecided": self.undecided, **about, **tables, **said}
 
     def __repr__(self) -> str:
         lines = []
@@ -72,10 +79,10 @@ class Verification:
                 lines += ["", _grid(table, rows)]
         lines.append("")
         for text in self.findings:
-            lines += textwrap.wrap(
-                text, WIDTH, initial_indent="! " if text in self.problems else "- ", subsequent_indent="  "
-            )
-        lines.append("ok" if self.ok else "not ok: see the lines with !")
+            mark = "? " if text in self.doubts else "! " if text in self.problems else "- "
+            lines += textwrap.wrap(text, WIDTH, initial_indent=mark, subsequent_indent="  ")
+        no = "undecided: see the lines with ?" if self.undecided else "not ok: see the lines with !"
+        lines.append("ok" if self.ok else no)
         return printable("\n".join(lines))
 
     def _repr_html_(self) -> str:
@@ -127,6 +134,8 @@ def _cell(value: Any) -> str:
         return "yes" if value else "NO"
     if not isinstance(value, float):
         return f"{value}"
+    if math.isnan(value):
+        return "-"
     return f"{value:.3g}" if abs(value) < 1e-3 and value else f"{value:.4f}"
 
 

@@ -14,6 +14,7 @@ from rwkvlab.tasks.templates import Template, get_template
 
 PROBED = 48  # tokens whose logits are compared
 Text = str | tuple[str, str]
+Ids = tuple[list[int], list[int]]
 
 PROBE = (
     "The lighthouse keeper counted eleven ships before noon, and wrote each name down: Aurora, Swift, Old Tom. "
@@ -55,8 +56,8 @@ def choose_form(template: str | Template, state: State | None) -> Template:
     return get_template(template)
 
 
-def encode_texts(model: Model, texts: Iterable[Text] | None, form: Template) -> list[tuple[list[int], list[int]]]:
-    """Return the ids of prompt and continuation of every text."""
+def encode_texts(model: Model, texts: Iterable[Text] | None, form: Template) -> tuple[list[Ids], int]:
+    """Return the ids of prompt and continuation of every text, each once, and how many repetitions were left out."""
     given = list(TEXTS) if texts is None else check_items("texts", texts)
     if not given:
         raise ArgError("texts: empty; give (question, answer) pairs or plain texts, or None for our own")
@@ -80,7 +81,9 @@ def encode_texts(model: Model, texts: Iterable[Text] | None, form: Template) -> 
         if not prompt or not wanted:
             raise PromptError(f"texts[{number}]: too short, no token is left to be judged; give a longer one")
         out.append((prompt, wanted))
-    return out
+    # copies of a text tell no more than one of it, and would make standard errors look small
+    different = list({(tuple(prompt), tuple(wanted)): (prompt, wanted) for prompt, wanted in out}.values())
+    return different, len(out) - len(different)
 
 
 def probe(model: Model) -> tuple[list[int], str]:

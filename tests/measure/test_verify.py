@@ -7,7 +7,7 @@ import torch
 
 import rwkvlab as lab
 from rwkvlab.bundled import bundled
-from rwkvlab.errors import ArgError, Cancelled, MismatchError, PromptError
+from rwkvlab.errors import ArgError, Cancelled, MismatchError, NonFiniteError, PromptError
 from rwkvlab.measure import verify as module
 from rwkvlab.measure.verify import verify
 from rwkvlab.measure.verify_texts import TEXTS
@@ -102,6 +102,64 @@ def test_zeros_and_few_texts_decide_nothing(micro):
     for n in (1, 7):
         few = verify(model, shelf["sort"], texts=texts_of("sort", n))
         assert few.orientation == "undecided" and not few.ok and "give at least 8 texts" in finding(few, "effect: ")
+
+
+def test_copies_of_a_text_count_once(micro):
+    model, shelf = micro
+    one, other = texts_of("sort", 2)
+    report = verify(model, shelf["sort"], texts=[one] * 5 + [other, list(other), one], official=False)
+    assert report.about["texts"].startswith("8 given (6 repeat others and are left out)")
+    assert report.undecided and report.orientation == "undecided" and "texts that differ, there are 2" in repr(report)
+    single = verify(model, shelf["sort"], texts=[one] * 8, official=False)
+    assert "(one text: no standard error)" in repr(single) and "nan" not in repr(single)
+    assert report.table["tokens"].max() == sum(len(model.encode(answer)) for _, answer in (one, other))
+
+
+def test_open_is_told_from_bad(micro):
+    model, shelf = micro
+    good, bad = (
+        verify(model, shelf["sort"], texts=texts_of("sort")),
+        verify(model, shelf["copy"], texts=texts_of("sort")),
+    )
+    few = verify(model, shelf["sort"], texts=texts_of("sort", 3))
+    assert [(r.ok, r.undecided) for r in (good, bad, few)] == [(True, False), (False, False), (False, True)]
+    assert [repr(r).splitlines()[-1].split(":")[0] for r in (good, bad, few)] == ["ok", "not ok", "undecided"]
+    assert "\n? effect: " in repr(few) and few.to_dict()["undecided"] is True and set(few.doubts) <= set(few.problems)
+
+
+@pytest.mark.parametrize(
+    ("at", "words"), [(0, "weights are broken"), (1, "from the state"), (3, "control 'random 0'.*too large")]
+)
+def test_a_start_whose_logits_are_not_finite_is_named(tiny, random_state, monkeypatch, at, words):
+    run = type(tiny).run
+
+    def broken(self, tokens, flow, logits="last"):
+        out = run(self, tokens, flow, logits)
+        if out is not None:
+            out[at] = float("nan")
+        return out
+
+    monkeypatch.setattr(type(tiny), "run", broken)
+    with pytest.raises(NonFiniteError, match=words):
+        verify(tiny, random_state("s"), texts=["some text"], official=False)
+
+
+def test_a_model_and_a_state_given_the_wrong_way_round_are_to_be_swapped(tiny_file, random_state, tmp_path):
+    path = lab.save_state(random_state("s"), tmp_path / "s.pth")
+    with pytest.raises(MismatchError, match=rf"'s\.pth': this is a tuned state.*{tiny_file.name}' is one: swap them"):
+        verify(path, tiny_file, tokenizer="bytes")
+    with pytest.raises(MismatchError, match="open it with load_state"):
+        verify(path, path, tokenizer="bytes")
+
+
+def test_the_state_in_a_merged_checkpoint_is_not_silently_left_out(tiny_file, random_state, tmp_path):
+    weights, state = torch.load(tiny_file), random_state("s")
+    assert not any(text.startswith("state: ") for text in verify(tiny_file, tokenizer="bytes", official=False).findings)
+    path = tmp_path / "merged.pth"
+    torch.save(weights | {f"blocks.{i}.att.time_state": part for i, part in enumerate(state.wkv)}, path)
+    with pytest.warns(UserWarning, match="not mounted"):
+        report = verify(path, tokenizer="bytes", official=False)
+    assert report.ok and "was not checked: give it as state= too" in finding(report, "state: ")
 
 
 def test_our_own_texts_tell_nothing_of_states_that_were_tuned_on_others(micro):

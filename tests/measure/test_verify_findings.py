@@ -1,5 +1,7 @@
 """The decisions of `verify` on losses made up for the purpose, such as real models may give."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +55,31 @@ def test_states_that_are_all_random_are_seldom_told_apart(centre):
         starts = ["as stored", "transposed", *(f"random {i}" for i in range(6))]
         decided += way_round(gains(dict(zip(starts, drawn, strict=True)), seed=run), "")[0] != "undecided"
     assert decided <= 0.08 * runs  # either of the two may pass, each in up to 4 of 100
+
+
+WILD = {f"random {i}": gain for i, gain in enumerate((0.15, -0.2, 0.1, -0.15, 0.05, -0.1))}
+
+
+@pytest.mark.parametrize(
+    ("randoms", "noise", "words"),
+    [
+        (
+            WILD,
+            0.02,
+            r"helps by 0\.\d+ where chance may reach 0\.\d+, as far as 6 random states tell: more seeds= would tell more",
+        ),
+        (IDLE, 0.02, "than no state by 0.2.* ± 0.* nats a token, more than 3 standard errors are needed: more texts"),
+        (IDLE, 0.001, "all texts gain nearly the same, as copies do: give texts= that differ more"),
+    ],
+)
+def test_what_keeps_it_open_is_said(randoms, noise, words):
+    found = gains({"as stored": 0.25, "transposed": -0.5, **randoms}, noise=noise, seed=2)
+    if "more texts" in words:
+        found.by_start["as stored"] += np.tile([-0.5, 0.5], 12)
+    way, said = way_round(found, "turn it")
+    about = effect(found, way)
+    assert way == "undecided" and about.problem and about.open
+    assert re.search(words, said.text) and re.search(words, about.text) and "like those" not in about.text
 
 
 def test_heads_that_are_not_square_have_one_way_round():
