@@ -18,7 +18,7 @@ SHOWN = {
     "02_what_is_in_a_state_file": {
         "text/html": 5,
         "words": [
-            *("by architecture", "certain", "2048 NaN or infinite values", "is an HTML page", "lacks the end"),
+            *("assumed", "certain", "2048 NaN or infinite values", "is an HTML page", "lacks the end"),
             *("it is the other way round", "as stored True", "made for RWKV-6", "World-1.6B-poet", "True True"),
         ],
     },
