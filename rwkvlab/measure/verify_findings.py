@@ -70,7 +70,8 @@ class Gains:
         limit = np.sinh(min(means.mean() + quantile * means.std(ddof=1) * (1 + 1 / count) ** 0.5, 99.0))
         if limit >= 1:
             far = f"{gain * limit:.3f}" if limit < 10 else "more than ten times that"
-            return f"it helps by {gain:.3f} where chance may reach {far}, as far as {count} random states tell: more seeds= would tell more"
+            told = f"as far as {count} random states tell: more seeds= would tell more"
+            return f"it helps by {gain:.3f} where chance may reach {far}, {told}"
         unsure = [other for other in (ZERO, *self.randoms) if not self.sure(start, other)]
         if not unsure:
             return ""
