@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from typing import Any
 
 import rwkvlab as lab
-from rwkvlab.errors import show
+from rwkvlab.errors import RwkvLabError, show
+from rwkvlab.hub import fetch
 from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect_base import ModelHeader
 from rwkvlab.shapes import DTYPES
+from rwkvlab.states.card import StateCard
+from rwkvlab.states.files import peek_state
 from rwkvlab.states.naming import offer
 
 _TEXT = "The suffix of DST names the layout: .pth (trainers), .state (Ai00, fp16), .safetensors (rwkvlab, whole)."
@@ -35,9 +39,17 @@ def convert_command(arguments: argparse.Namespace, _: list[str]) -> int:
     names = ("orientation", "dtype", "drop_shifts", "format", "overwrite")
     options = {name: getattr(arguments, name) for name in names}
     model = ModelHeader(arguments.model) if arguments.model else None
-    path = lab.convert_state(arguments.source, arguments.target, model, **options)
+    source, card = fetch(arguments.source), StateCard()
+    with suppress(RwkvLabError):  # what is wrong with the source, convert_state says
+        card = peek_state(source, model)[0] if arguments.format is None else card
+    if model is not None and card.base:
+        model.known()
+    path = lab.convert_state(source, arguments.target, model, **options)
     state = lab.load_state(path)
     print(f"{show(path, 300)[1:-1]}: {state!r}, {size_text(path.stat().st_size)}")
-    if better := offer(state, path):
+    # the file may say less than is known
+    arch = card.arch or (model.dims.arch if model is not None else "")
+    named = state.replace(card=state.card.replace(name=card.name or state.card.name, arch=arch or state.card.arch))
+    if better := offer(named, path):
         print(f"rwkvlab: note: {show(better, 400)[1:-1]}", file=sys.stderr)
     return 0

@@ -21,6 +21,7 @@ from rwkvlab.cli.ask import INTERRUPTED, add_ask
 from rwkvlab.cli.convert import add_convert
 from rwkvlab.cli.inspect import add_inspect
 from rwkvlab.cli.verify import add_verify
+from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import Cancelled, PathError, show
 
 
@@ -112,7 +113,7 @@ def lab_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"rwkvlab: note: {show(message, 400)[1:-1]}", file=sys.stderr)
+    print(f"rwkvlab: note: {in_options(show(message, 400)[1:-1])}", file=sys.stderr)
 
 
 def _report(error: Exception, trace: bool) -> int:
@@ -120,7 +121,7 @@ def _report(error: Exception, trace: bool) -> int:
     if trace:
         traceback.print_exception(error)
     ours = isinstance(error, lab.RwkvLabError)
-    text = show(error, 1000)[1:-1] or type(error).__name__
+    text = in_options(show(error, 1000)[1:-1]) or type(error).__name__
     hint = "" if ours else f" ({type(error).__name__}, not foreseen: run it again with --traceback)"
     print(f"rwkvlab: error: {text}{hint}", file=sys.stderr)
     return 2 if ours else 1

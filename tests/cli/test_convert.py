@@ -55,3 +55,20 @@ def test_what_only_the_model_tells_is_taken_from_its_header(tmp_path, tiny, tiny
 def test_a_model_is_no_state(tiny_file, tmp_path, capsys):
     assert main(["convert", str(tiny_file), str(tmp_path / "x.state")]) == 2
     assert "is a model" in capsys.readouterr().err and not (tmp_path / "x.state").exists()
+
+
+def test_the_base_of_the_state_is_held_against_the_model_given(tmp_path, tiny, tiny_file, random_state, capsys):
+    state = random_state("emoji")
+    for base, code in ((tiny.card.fingerprint, 0), ("ab" * 32, 2)):
+        path = lab.save_state(state.replace(card=state.card.replace(base=base)), tmp_path / "s.safetensors")
+        out = tmp_path / f"{code}.safetensors"
+        assert main(["convert", str(path), str(out), "--model", str(tiny_file)]) == code and out.exists() == (code == 0)
+    said = capsys.readouterr().err
+    assert "its card names another base model ('abababababab…'" in said and "any_base=" not in said
+
+
+def test_the_name_offered_to_ai00_says_what_the_source_s_card_knew(tmp_path, capsys):
+    state = lab.State(torch.zeros(24, 32, 64, 64), card=lab.StateCard(name="RWKV-6-World-emoji", arch="x060"))
+    path = lab.save_state(state, tmp_path / "e.safetensors", dtype="fp16")
+    assert main(["convert", str(path), str(tmp_path / "emoji.state")]) == 0
+    assert "offered: rwkv-x060-World-1.6B-emoji.state" in capsys.readouterr().err

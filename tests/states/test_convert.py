@@ -250,3 +250,25 @@ def test_what_is_no_state_or_no_target_is_refused(tmp_path, wkv):
     with pytest.raises(SchemaError, match="orientation"):
         convert_state(tmp_path / "list.pth", tmp_path / "b.pth")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "list.pth", "m.pth"]
+
+
+def test_a_folder_takes_the_source_s_name_where_nothing_else_is_known(tmp_path, wkv):
+    source = tuned(wkv, tmp_path / "rwkv-12.pth")
+    path = convert_state(source, tmp_path)
+    assert path == tmp_path / "rwkv-12.safetensors" and torch.equal(load_state(path).wkv, load_state(source).wkv)
+
+
+def test_what_a_card_says_and_the_target_cannot_is_told_once(tmp_path, wkv, recwarn):
+    card = StateCard(name="emoji", arch="x070", base="ab" * 32, recipe="tuned")
+    known = save_state(State(wkv.float().clamp(-9, 9), card=card), tmp_path / "e.safetensors", dtype="bf16")
+    convert_state(known, tmp_path / "whole.safetensors")
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="no card: architecture, base model and recipe are lost") as told:
+        plain = convert_state(known, tmp_path / "e.pth")
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match="no card: base model and recipe are lost"):
+        convert_state(known, tmp_path / "rwkv-x070-e.pth")
+    recwarn.clear()
+    convert_state(plain, tmp_path / "again.pth")
+    convert_state(plain, tmp_path / "again.safetensors")
+    assert not recwarn.list

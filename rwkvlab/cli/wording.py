@@ -1,0 +1,33 @@
+"""Messages in the words of the command line: what they call `overwrite=True` is `--overwrite` here."""
+
+from __future__ import annotations
+
+import re
+
+# whole phrases first: what a program can do in Python, and nothing here
+_PHRASES = (
+    (" (--overwrite)", ""),
+    ("load it with orientation=", "give orientation="),
+    ("pass model=", "give model="),
+    ("; open it with load_state", "; give it as a state"),
+    ("; open it with load_model", "; give it as a model"),
+    ("; load_state of the same file gives it", "; give the file as a state too"),
+    ("; try load_state", "; it may be a state"),
+    ("mount it all the same after load_state(…, any_base=True)", "where there is --any-base, mount it all the same"),
+    ("mount transposed(state)", "turn it in Python with transposed(state)"),
+    ("give it as state= too", "give it as STATE too"),
+)
+_FLAG = re.compile(r"\b(?:pass )?(overwrite|drop_shifts|any_base)=True")
+_VALUE = re.compile(
+    r"\b(orientation|format|dtype|device|template|tokenizer|model|texts|seeds)=(?:(['\"])(.*?)\2|(\w+))?"
+)
+_OFF = re.compile(r"\b(official)=False")
+
+
+def in_options(text: str) -> str:
+    """Return a message with the arguments of functions in it replaced by the options of the same names."""
+    for phrase, here in _PHRASES:
+        text = text.replace(phrase, here)
+    text = _FLAG.sub(lambda found: f"give --{found[1].replace('_', '-')}", text)
+    text = _OFF.sub(r"--no-\1", text)
+    return _VALUE.sub(lambda found: " ".join(filter(None, (f"--{found[1]}", found[3] or found[4]))), text)
