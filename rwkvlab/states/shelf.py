@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import unicodedata
 import warnings
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkvlab.errors import UnknownNameError, show
+from rwkvlab.errors import ArgError, RwkvLabError, UnknownNameError, show
+from rwkvlab.shapes import ARCH_NAMES
 from rwkvlab.states.files import load_state
 from rwkvlab.states.fits import HasDims, check_model
-from rwkvlab.states.shelf_files import Listing, Slot, as_folders, list_folders
-from rwkvlab.states.shelf_table import HTML_ROWS, TEXT_ROWS, Table, code_points
+from rwkvlab.states.shelf_files import Listing, Slot, as_folders, list_folders, other_arch
+from rwkvlab.states.shelf_names import Names
+from rwkvlab.states.shelf_table import HTML_ROWS, TEXT_ROWS, Table
+from rwkvlab.states.shelf_views import Items, Values
 from rwkvlab.states.state import State
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class Shelf(Mapping[str, State]):
     table and not among the keys. Of up to 200 files all headers are read at once. Of more only the first bytes are
     looked at; a header is read when its state is asked for, by `in`, when its row is shown, and by check(), items(),
     values() and table(), which read them all. What a header rules out then moves from the keys to unreadable.
+
+    Damaged numbers and NaN show when a state is read. shelf["bad"] then raises, and it moves to unreadable as well, so
+    len() and the keys shrink; a loop over items() or values(), and so compare(), leaves it out with a warning and goes
+    on. dict(shelf.items()) is a dict of all that can be read; {**shelf} stops at the first that cannot. A refresh()
+    gives a file that changed another chance. Threads may share a shelf, also while one refreshes it.
     """
 
     def __init__(
@@ -63,10 +69,23 @@ class Shelf(Mapping[str, State]):
     def _fill(self, title: str, files: Callable[[], Listing], model: HasDims | None) -> None:
         self.title, self._files = title, files
         self.model = None if model is None else check_model("model", model)
-        self.default: str | None = None
-        self._slots: dict[str, Slot] = {}
-        self._aliases: dict[str, str] = {}
+        self._default: str | None = None
+        self._names = Names()
         self.refresh()
+
+    @property
+    def default(self) -> str | None:
+        """The name of the default state, one of the keys, or None: also where that state turns out unreadable.
+
+        Can be set to another name; raises UnknownNameError for what is none, or cannot be used.
+        """
+        return self._default if self._default in self else None
+
+    @default.setter
+    def default(self, name: str | None) -> None:
+        if name is not None:
+            self.path(name)
+        self._default = self._names.find(name)
 
     def refresh(self) -> Shelf:
         """List the files again: new ones, those that went and those that changed; returns self.
@@ -74,22 +93,23 @@ class Shelf(Mapping[str, State]):
         Headers of files that are as they were are not read again; title and model stay, and the default where its state
         does. Raises PathError if the folder went; the shelf is then as it was.
         """
-        listing, before = self._files(), {slot.file: slot for slot in self._slots.values() if slot.checked}
+        listing, before = self._files(), {slot.file: slot for slot in self._names.slots.values() if slot.checked}
         for name, slot in listing.slots.items():
             old = before.get(slot.file)
             if old and slot.stamp and old.stamp == slot.stamp and (old.where, old.note) == (slot.where, slot.note):
                 listing.slots[name] = old
-        self._slots, self._aliases = listing.slots, listing.aliases
-        self._composed: dict[str, list[str]] = {}
-        kept = self.default if self.default in self._slots else None
-        self.default = listing.default or kept
-        return self.check() if len(self._slots) <= CHECKED else self
+        self._default = listing.default or (self._default if self._default in listing.slots else None)
+        self._names = Names(listing.slots, listing.aliases)
+        if self.model is not None and (said := other_arch(listing.model, self.model.dims.arch)):
+            what = f"is for {show(listing.model)}, {ARCH_NAMES.get(said, said)}; the model is {self.model.dims}"
+            warnings.warn(f"{show(os.path.basename(self.title))}: {what}", stacklevel=5)
+        return self.check() if len(listing.slots) <= CHECKED else self
 
     def check(self) -> Shelf:
         """Read all headers that were not read yet, no tensors; returns self. Of many, a bar tells how far it is."""
         from tqdm.auto import tqdm
 
-        todo = [slot for slot in self._slots.values() if not slot.checked and not slot.reason]
+        todo = [slot for slot in self._names.slots.values() if not slot.checked and not slot.reason]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # load_state says it again
             for slot in tqdm(todo, desc="headers", unit="file", leave=False) if len(todo) > CHECKED else todo:
@@ -99,92 +119,82 @@ class Shelf(Mapping[str, State]):
     def for_model(self, model: HasDims | None) -> Shelf:
         """Return a shelf of the same files as they are now, checked against another model, or against none."""
         other = type(self).of(self.title, self._files, model)
-        other.default = self.default if self.default in other._slots else None
+        other._default = self._default if self._default in other._names.slots else None
         return other
 
     @property
     def unreadable(self) -> dict[str, str]:
         """The names of the files that cannot be used, as far as that is known, each with the reason."""
-        return {name: slot.reason for name, slot in self._slots.items() if slot.reason}
+        return {name: slot.reason for name, slot in self._names.slots.items() if slot.reason}
 
     def __getitem__(self, name: str) -> State:
         """Read a state; raises UnknownNameError (a KeyError) for no such name, else what load_state raises."""
-        path = self.path(name)
-        return load_state(path, self.model).named(str(self._resolve(name)))
+        found, slot = self._find(name)
+        try:
+            return load_state(slot.file, self.model).named(found)
+        except RwkvLabError as error:
+            slot.fail(error)
+            raise
 
     def path(self, name: str) -> Path:
         """Return the file of a state; raises UnknownNameError, with the reason or with the names that come near."""
-        found = self._resolve(name)
-        slot = None if found is None else self._slots[found]
-        if slot is None:
-            raise UnknownNameError(f"{show(self.title)}: {self._hint(name)}")
+        return Path(self._find(name)[1].file)
+
+    def _find(self, name: object) -> tuple[str, Slot]:
+        """Return the key and the slot of a file that, by its header, can be used; raises UnknownNameError."""
+        names = self._names  # another thread may put new ones there
+        found = names.find(name)
+        if found is None:
+            raise UnknownNameError(f"{show(self.title)}: {names.hint(name)}")
+        slot = names.slots[found]
         slot.check(self.model)
         if slot.reason or not slot.file:
             raise UnknownNameError(f"{show(self.title)}: {show(name)} cannot be used: {slot.reason}")
-        return Path(slot.file)
-
-    def _hint(self, name: object) -> str:
-        text = str(name)
-        if several := self._alike(text):
-            names = " or ".join(f"{show(one)} ({code_points(one)})" for one in several)
-            return f"{show(text)} ({code_points(text)}) can mean {names}; take the name from list(shelf)"
-        names = list(self)
-        plain = {_plain(one): one for one in names}
-        close = difflib.get_close_matches(_plain(text)[:200], plain, 3, 0.4)
-        hint = f"did you mean {', '.join(show(plain[one]) for one in close)}?" if close else "list(shelf) has the names"
-        return f"no state {show(text)} among {len(names):,}; {hint}"
-
-    def _resolve(self, name: object) -> str | None:
-        """Return the key that a name, an id or another spelling stands for; None where there is none, or several."""
-        if isinstance(name, str) and name in self._slots:
-            return name
-        text = str(name)
-        alias = self._aliases.get(text.lower())
-        alike = [] if alias or not isinstance(name, str) else self._alike(text)
-        return alias or (alike[0] if len(alike) == 1 else None)
-
-    def _alike(self, text: str) -> list[str]:
-        """Return the names that are made of the same letters, composed in one way or another."""
-        if not self._composed:
-            for name in self._slots:
-                self._composed.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-        return self._composed.get(unicodedata.normalize("NFC", text), [])
+        return found, slot
 
     def __contains__(self, name: object) -> bool:
-        found = self._resolve(name) if isinstance(name, str) else None
+        names = self._names
+        found = names.find(name)
         if found is None:
             return False
-        self._slots[found].check(self.model)
-        return not self._slots[found].reason
+        names.slots[found].check(self.model)
+        return not names.slots[found].reason
 
     def __iter__(self) -> Iterator[str]:
-        return iter([name for name, slot in self._slots.items() if not slot.reason])
+        return iter(self._names.usable())
 
     def __len__(self) -> int:
-        return sum(not slot.reason for slot in self._slots.values())
+        return len(self._names.usable())
 
     def items(self) -> ItemsView[str, State]:
-        """Return names and states, each read in its turn; check() comes first, so that no bad header stops a loop.
+        """Return names and states, each read in its turn; one that cannot be read moves to unreadable, with a warning.
 
-        For a dict of many files: dict(shelf.items()).
+        check() comes first. For a dict of many files: dict(shelf.items()).
         """
-        return super(Shelf, self.check()).items()
+        return Items(self.check())
 
     def values(self) -> ValuesView[State]:
         """Return the states, as `items` does."""
-        return super(Shelf, self.check()).values()
+        return Values(self.check())
 
     def find(self, text: str) -> list[str]:
-        """Return the names that hold `text`; case, width and composition of characters do not matter."""
-        return [name for name in self if _plain(text) in _plain(name)]
+        """Return the names for which each word of `text` stands in the name, or in what it says, as in table().
+
+        find("文言文 0.1b"), find("RWKV-7 emoji"): case, width and composition of characters do not matter. Raises
+        ArgError for what is no text.
+        """
+        if not isinstance(text, str):
+            raise ArgError(f"find: need a text, got {type(text).__name__}; list(shelf) has all names")
+        return self._names.search(text)
 
     def table(self) -> pd.DataFrame:
         """Return one row a file, unreadable ones included; reads the headers that were not read yet.
 
         Columns: name, purpose, arch ("RWKV-7"), size (of the model: "3B"), L H V K (of the matrices), date, ctx, MiB
         (of the file), fits (whether the model can take it; missing without a model), reason (why it cannot be used, or
-        ""), note (default, links, files of the same numbers), file. purpose, size, date and ctx are what the name says,
-        arch what the file says, or else the name. Control and direction characters of texts are escaped.
+        ""), note (default, links, files of the same stored checksums, which damage does not change), file.
+        purpose, size, date and ctx are what the name says, arch what the file says, or else the name. Control and
+        direction characters of texts are escaped.
         """
         return self.check()._table().frame()
 
@@ -193,8 +203,8 @@ class Shelf(Mapping[str, State]):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for name in list(self)[:rows]:
-                self._slots[name].check(self.model)
-        return Table(self.title, self._slots, self.model is not None, self.default)
+                self._names.slots[name].check(self.model)
+        return Table(self.title, self._names.slots, self.model is not None, self._default)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
@@ -204,7 +214,3 @@ class Shelf(Mapping[str, State]):
 
     def _repr_html_(self) -> str:
         return self._table(HTML_ROWS[0]).html()
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()

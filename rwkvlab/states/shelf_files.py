@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rwkvlab.errors import PathError, RwkvLabError, show
+from rwkvlab.errors import LoadError, PathError, RwkvLabError, show
 from rwkvlab.states.ai00json import is_json, peek_json
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.fits import HasDims, check_geometry
 from rwkvlab.states.hints import hint_against
 from rwkvlab.states.layouts import ASSUMED, OURS, find_layout
+from rwkvlab.states.names import parse_name
 from rwkvlab.states.reading import read_card
+from rwkvlab.states.shelf_names import SUFFIXES, name_files
 from rwkvlab.tensorfile import TensorFile, read_tensors
 from rwkvlab.tensorfile.safetensors import looks_like
 from rwkvlab.tensorfile.source import as_path
 
-SUFFIXES = (".pth", ".state", ".st", ".safetensors")
 _HEAD, _TAIL = 4096, 4096  # bytes of a file that a first look reads
 _ZIP = b"PK\x03\x04"
 _TORCH_MEMBER = re.compile(rb"[^/]+/(data\.pkl|version|byteorder|\.format_version|\.data/serialization_id)")
@@ -31,9 +32,10 @@ _NUMBERS = re.compile(rb'"data"\s*:\s*\[\s*-?\d')
 class Slot:
     """One file of a shelf ("" for none); reason says why it cannot be used, "" while nothing speaks against it.
 
-    where is what reasons begin with ("state[2].path: "), note what a table says beside; the rest is known once checked:
-    card, shape [L,H,V,K], twin (equal for files that surely hold the same numbers; None where that cannot be told
-    without reading them), and hint, why a state that fits by its shape may belong to another architecture.
+    where is what reasons begin with ("state[2].path: "), note what a table says beside, mounted that it is an entry of
+    Ai00's config; the rest is known once checked: card, shape [L,H,V,K], twin (equal for files that say in their
+    headers that they hold the same numbers; None where they do not say it), and hint, why a state that fits by its
+    shape may belong to another architecture.
     """
 
     file: str
@@ -41,6 +43,7 @@ class Slot:
     stamp: tuple[int, ...] = ()
     where: str = ""
     note: str = ""
+    mounted: bool = False
     reason: str = ""
     checked: bool = False
     card: StateCard | None = None
@@ -59,17 +62,33 @@ class Slot:
                 sure = self.card.base or (self.card.arch and not any(n.endswith(ASSUMED) for n in self.card.notes))
                 self.hint = "" if sure else hint_against(Path(self.file), model.dims.arch)
         except RwkvLabError as error:
-            self.reason = f"{self.where}{error}"
-        self.checked = True
+            self.fail(error)
+        else:
+            self.checked = True
+
+    def fail(self, error: RwkvLabError) -> None:
+        """Take note that the file cannot be used; a refresh looks again where its path was the trouble."""
+        self.twin, self.reason = None, f"{self.where}{error}"
+        self.checked = isinstance(error, LoadError)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The slots of a shelf by name, other names (in lower case) of some, and the name of the default state."""
+    """The slots of a shelf by name, other names (in lower case) of some, the name of the default state.
+
+    model is the name of the model that they are listed for, "" for none.
+    """
 
     slots: dict[str, Slot]
     aliases: dict[str, str] = field(default_factory=dict)
     default: str | None = None
+    model: str = ""
+
+
+def other_arch(model: str, arch: str) -> str:
+    """Return the architecture that a model's name says, where that is not arch; else ""."""
+    said = parse_name(model).arch
+    return said if arch and said[:3] != arch[:3] else ""
 
 
 def list_folders(folders: Sequence[Path]) -> Listing:
@@ -104,21 +123,19 @@ def _listed(entry: os.DirEntry[str]) -> Slot | None:
     return look(entry.path, note="a link out of its folder" if entry.is_symlink() and _leaves(entry) else "")
 
 
-def look(path: str, where: str = "", note: str = "") -> Slot:
+def look(path: str, where: str = "", note: str = "", mounted: bool = False) -> Slot:
     """Return the slot of a file, by its size and first bytes alone; what they rule out gets its reason at once."""
-    slot = Slot(path, where=where, note=note)
+    slot = Slot(path, where=where, note=note, mounted=mounted)
     try:
         info = os.stat(path)
-        slot.size, slot.stamp = (
-            info.st_size,
-            (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns),
-        )
+        slot.size = info.st_size
+        slot.stamp = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         likely = stat.S_ISREG(info.st_mode) and _is_likely(path)
     except (OSError, ValueError):
         likely = False
     if not likely:
         slot.check(None)
-        slot.checked = slot.reason != ""
+        slot.checked = slot.checked and slot.reason != ""
     return slot
 
 
@@ -171,7 +188,10 @@ def _peek(path: str, model: HasDims | None) -> tuple[StateCard, tuple[int, ...],
 
 
 def _twin(file: TensorFile) -> object:
-    """Return what is equal for two files of the same numbers: our sha256, or torch's CRC-32 of every tensor."""
+    """Return what is equal for two files of the same numbers, as stored: our sha256, or torch's CRC-32 of each tensor.
+
+    Whether the numbers are still those, only reading them tells.
+    """
     if file.metadata.get("format") == OURS:
         return file.metadata.get("sha256")
     sums = [(key, *file.info(key), file.crc(key)) for key in file]
@@ -181,37 +201,3 @@ def _twin(file: TensorFile) -> object:
 def as_folders(folder: object) -> list[Path]:
     """Return one folder or a list of them as paths; raises PathError."""
     return [as_path(one) for one in folder] if isinstance(folder, (list, tuple)) and folder else [as_path(folder)]
-
-
-def name_files(paths: Sequence[str]) -> list[str]:
-    """Return a name for each of some different paths, no two alike: see `Shelf`."""
-    length = [0] * len(paths)
-    while True:
-        same: dict[str, list[int]] = {}
-        for index, path in enumerate(paths):
-            same.setdefault(_spelling(path, length[index]), []).append(index)
-        clashes = [group for group in same.values() if len(group) > 1]
-        if not clashes:
-            return list(same)
-        for group in clashes:
-            shortest = min(length[index] for index in group)
-            for index in group:
-                length[index] += length[index] == shortest
-
-
-def _spelling(path: str, length: int) -> str:
-    folder, name = os.path.split(path)
-    match length:
-        case 0:
-            return stem_of(name)
-        case 1:
-            return name
-        case 2:
-            return f"{os.path.basename(os.path.abspath(folder))}/{name}"
-    return path
-
-
-def stem_of(name: str) -> str:
-    """Return a file name without the suffix of a state file."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if stem and (dot + suffix).lower() in (*SUFFIXES, ".json") else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import unicodedata
@@ -10,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import show
 from rwkvlab.shapes import ARCH_NAMES
-from rwkvlab.states.columns import straight
+from rwkvlab.states.columns import straight, text_width
 from rwkvlab.states.names import parse_name
 from rwkvlab.states.render import NO_FORMULAS, escape
-from rwkvlab.states.shelf_files import Slot, stem_of
+from rwkvlab.states.shelf_files import Slot
+from rwkvlab.states.shelf_names import code_points, stem_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT_ROWS, HTML_ROWS = (20, 10), (100, 50)  # shown of what can be used, and of what cannot; the rest is counted
 _LIMITS = {"name": 44, "purpose": 24, "arch": 8, "size": 6, "date": 8, "MiB": 9, "fits": 56, "reads": 56, "note": 40}
+MOUNTABLE = "(Ai00 .state)"  # how the source of a state ends that Ai00 can read
 _LONG = 10_000  # characters of a cell of the DataFrame
 _TYPES = dict.fromkeys(("L", "H", "V", "K", "ctx"), "Int64") | {"MiB": "float64", "fits": "boolean"}
 
@@ -28,7 +31,8 @@ class Table:
     """Some slots by name, seen with or without a model: what `Shelf` shows of itself."""
 
     def __init__(self, title: str, slots: Mapping[str, Slot], with_model: bool, default: str | None) -> None:
-        """Take the slots as they are: nothing is read here."""
+        """Take the slots as they are now: nothing is read here, and what another thread reads changes nothing."""
+        slots = {name: copy.copy(slot) for name, slot in slots.items()}
         self.title, self.slots, self.default = title, slots, default
         self.verdict = "fits" if with_model else "reads"
         self.usable = [name for name, slot in slots.items() if not slot.reason]
@@ -37,13 +41,18 @@ class Table:
         self._alike = _first_of((unicodedata.normalize("NFC", name), name) for name in slots)
 
     def text(self) -> str:
-        """Return the first rows as plain text with straight columns."""
+        """Return the first rows as plain text with straight columns; below, in full, the reasons that were cut."""
         shown, left = self._chosen(*TEXT_ROWS)
         rows = [self._cells(name) for name in shown]
         heads = self._heads(rows)
         table = [heads, *([row[head] for head in heads] for row in rows)]
         limits = [_LIMITS.get(head, 12) for head in heads]
-        return "\n".join([f"<Shelf {self._caption()}>", *(straight(table, limits) if rows else []), *left])
+        whys = [
+            f"{row['name']}: {show(self.slots[name].reason, 600)[1:-1]}"
+            for name, row in zip(shown, rows, strict=True)
+            if self.slots[name].reason and text_width(row[self.verdict]) > _LIMITS[self.verdict]
+        ]
+        return "\n".join([f"<Shelf {self._caption()}>", *(straight(table, limits) if rows else []), *whys, *left])
 
     def html(self) -> str:
         """Return the first rows as HTML."""
@@ -120,9 +129,11 @@ class Table:
     def _note(self, name: str, slot: Slot) -> str:
         notes = ["the default"] if name == self.default else []
         if slot.twin is not None and self._same[slot.twin][0] != name:
-            notes.append(f"same numbers as {show(self._same[slot.twin][0], 40)}")
+            notes.append(f"unverified: same checksums as {show(self._same[slot.twin][0], 40)}")
         if len(self._alike[unicodedata.normalize("NFC", name)]) > 1:
             notes.append(f"looks like another name: {code_points(name)} here")
+        if slot.mounted and slot.card and not slot.card.source.endswith(MOUNTABLE):
+            notes.append("Ai00 takes only .st/.state in fp16")
         return "; ".join([*notes, *([slot.note] if slot.note else [])])
 
 
@@ -147,9 +158,3 @@ def brief(slot: Slot) -> str:
     for name in (slot.file, base, stem_of(base), slot.card.name if slot.card else ""):
         text = text.removeprefix(f"{show(name)}: ")
     return re.split("; |, in spite of its name|, the model is", text)[0]
-
-
-def code_points(text: str) -> str:
-    """Return the characters beyond ASCII as U+00E9 and so on, the first eight of them."""
-    points = [f"U+{ord(char):04X}" for char in text if not char.isascii()]
-    return " ".join(points[:8]) + (" …" if len(points) > 8 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -16,10 +17,20 @@ from rwkvlab.errors import ConfigError, PathError, TruncatedError, show
 from rwkvlab.tensorfile.source import Source, as_path
 
 MAX_SIZE = 1 << 20  # bytes
-MAX_DOTS = 64
+MAX_DOTS = 4  # of a key: what one of many parts costs grows with their square
 MAX_NESTING = 100
 BOM = b"\xef\xbb\xbf"
 _FIELDS = {"path": str, "name": str, "id": str, "default": bool}
+# strings, those of several lines first, and comments; one that is not closed reaches to the end, so that none is tried
+# twice
+_QUOTED = re.compile(
+    r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}+)?|"(?:[^"\\\n]|\\[^\n])*+"?'
+    r"|'''(?:[^']|'(?!''))*+(?:'{3,5}+)?|'[^'\n]*+'?|#[^\n]*+",
+    re.DOTALL,
+)
+_DOTTED = re.compile(rf"(?<![\w-])[\w-]++(?:[ \t]*+\.[ \t]*+[\w-]++){{{MAX_DOTS + 1}}}")
+_HYPHENATED = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_UUID = re.compile(rf"[0-9a-fA-F]{{32}}|{_HYPHENATED}|\{{{_HYPHENATED}\}}|urn:uuid:{_HYPHENATED}")
 
 
 @dataclass(frozen=True)
@@ -98,16 +109,23 @@ def decode(name: str, raw: bytes) -> str:
 def parse(name: str, text: str) -> dict[str, Any]:
     """Return what a TOML text says; raises ConfigError, fast also where the text was made to take long."""
     number = 0
-    for number, line in enumerate(text.splitlines(), 1):
-        bare = re.sub(r"\"[^\"]*\"|'[^']*'|#.*", "", line)
-        if bare.count(".") > MAX_DOTS or max(bare.count("["), bare.count("{")) > MAX_NESTING:
+    plain = _QUOTED.sub(lambda found: "" if found[0][0] == "#" else "s" + "\n" * found[0].count("\n"), text)
+    for number, line in enumerate(plain.split("\n"), 1):
+        if _DOTTED.search(line) or max(line.count("["), line.count("{")) > MAX_NESTING:
             raise ConfigError(f"{name}: line {number}: nested too deep; correct the line")
+    number -= plain.endswith("\n")
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text, parse_float=_float)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "nested too deep or a number too long"
         why = why.replace("at end of document", f"at line {number}, the last")
         raise ConfigError(f"{name}: not TOML: {show(why, 120)[1:-1]}; correct the file") from error
+
+
+def _float(text: str) -> float:
+    """Return a number; every nan is the same object, so that what was read twice is equal."""
+    number = float(text)
+    return math.nan if math.isnan(number) else number
 
 
 def _warn_unknown(name: str, listed: Sequence[Any]) -> None:
@@ -139,14 +157,17 @@ def _entry(index: int, entry: Any) -> StateEntry:
             check_relative(f"{where}.path", path)
         except ConfigError as error:
             problem = str(error)
-    given, ident = right.get("id", ""), ""
-    try:
-        ident = str(uuid.UUID(given)) if given else ""
-    except ValueError:
-        wrong = f"{where}.id: need a UUID, got {show(given)}; leave it out, or make one with uuidgen"
+    ident = as_id(right.get("id", ""))
+    if "id" in right and not ident:
+        wrong = f"{where}.id: need a UUID, got {show(right['id'])}; leave it out, or make one with uuidgen"
         problem = problem or wrong
-    name = right.get("name") or ("" if problem else PurePosixPath(path).stem)
+    name = right.get("name") or ("" if problem else PurePosixPath(path.replace("\\", "/")).stem)
     return StateEntry(index, path, name or where, ident, right.get("default", False), problem)
+
+
+def as_id(text: str) -> str:
+    """Return a UUID in its usual spelling, lower case with hyphens; "" for what Ai00 does not read as one."""
+    return str(uuid.UUID(text)) if _UUID.fullmatch(text) else ""
 
 
 def check_relative(where: str, path: str) -> str:
@@ -161,15 +182,19 @@ def check_relative(where: str, path: str) -> str:
 
 
 def _told_apart(entries: Sequence[StateEntry]) -> list[StateEntry]:
-    """Return the entries, those with the id of an earlier one, or default after another, with this as their problem."""
+    """Return the entries; a second default, the id of an earlier one or as a name that of another are their problem."""
     told: list[StateEntry] = []
     ids: dict[str, StateEntry] = {}
+    for entry in entries:
+        ids.setdefault(entry.id, entry)
     default: StateEntry | None = None
     for entry in entries:
         where, problem = f"state[{entry.index}]", entry.problem
-        if entry.id and (first := ids.setdefault(entry.id, entry)) is not entry:
+        if entry.id and (first := ids[entry.id]) is not entry:
             same = f"is that of state[{first.index}], {show(first.name)}"
             problem = problem or f"{where}.id: {show(entry.id)} {same}; give one of them another"
+        if (called := as_id(entry.name)) and (other := ids.get(called, entry)).id != entry.id:
+            problem = problem or f"{where}.name: {show(entry.name)} is the id of state[{other.index}]; rename this one"
         if entry.default and not problem:
             if default is not None:
                 taken = f"state[{default.index}], {show(default.name)}, is the default already"

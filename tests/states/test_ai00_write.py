@@ -175,7 +175,7 @@ def test_files_that_a_failed_write_left_are_taken_up_again(config):
 
 def test_a_name_of_a_broken_entry_is_taken(config):
     config.write_text(CONFIG + "\n[[state]]\nname = 'up'\npath = '../up.state'\n", "utf-8")
-    with pytest.raises(ConfigError, match=r"state\[2\] with the file '\.\./up\.state'; rename"):
+    with pytest.raises(ConfigError, match=r"entry of this name is wrong: state\[2\]\.path: '\.\./up\.state' leaves"):
         write_ai00({"up": State(wkv())}, config)
     write_ai00({"other": State(wkv(3))}, config)
     assert "other" in read_ai00(config) and "up" in read_ai00(config).unreadable

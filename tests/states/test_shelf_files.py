@@ -116,7 +116,7 @@ def test_files_that_are_not_states_by_name_or_content_are_left_out(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / ".tmp-rwkvlab-1.pth").write_bytes(b"torn")
     shelf = Shelf(tmp_path)
-    assert not shelf._slots and "0 states" in repr(shelf)
+    assert not shelf._names.slots and "0 states" in repr(shelf)
 
 
 def answer(**more):
@@ -155,13 +155,14 @@ def test_a_refresh_sees_what_came_what_went_and_what_changed(tmp_path):
     put(tmp_path, "a.pth", "b.pth")
     shelf = Shelf(tmp_path)
     shelf.default = "b"
-    kept = shelf._slots["a"]
+    kept = shelf._names.slots["a"]
     put(tmp_path, "c.pth")
     (tmp_path / "b.pth").write_bytes(b"<html>")
     assert list(shelf) == ["a", "b"]
     assert shelf.refresh() is shelf
-    assert list(shelf) == ["a", "c"] and "HTML" in shelf.unreadable["b"] and shelf.default == "b"
-    assert shelf._slots["a"] is kept  # its header was not read again
+    assert list(shelf) == ["a", "c"] and "HTML" in shelf.unreadable["b"]
+    assert shelf.default is None and shelf.table().set_index("name")["note"]["b"] == "the default"
+    assert shelf._names.slots["a"] is kept  # its header was not read again
     (tmp_path / "b.pth").unlink()
     assert shelf.refresh().default is None and shelf.title == str(tmp_path)
     for file in tmp_path.iterdir():

@@ -86,7 +86,7 @@ def large(tmp_path):
 def test_of_many_files_a_bad_header_shows_when_it_is_read(large):
     shelf = Shelf(large)
     before = len(shelf)
-    assert "torn 4" in shelf._slots and "torn 4" not in shelf.unreadable
+    assert "torn 4" in shelf._names.slots and "torn 4" not in shelf.unreadable
     assert "torn 4" not in shelf and "torn 4" in shelf.unreadable
     with pytest.raises(UnknownNameError, match=r"'torn 8' cannot be used.*torn 8\.pth"):
         shelf["torn 8"]
@@ -121,7 +121,7 @@ def test_few_files_are_all_checked_at_once(tmp_path):
     folder = fill(tmp_path / "few", good, 60, 20)
     (folder / "torn.pth").write_bytes(good[0][:-9])
     shelf = Shelf(folder)
-    assert "torn" in shelf.unreadable and all(slot.checked or slot.reason for slot in shelf._slots.values())
+    assert "torn" in shelf.unreadable and all(slot.checked or slot.reason for slot in shelf._names.slots.values())
     for name in shelf:
         assert shelf[name].wkv.shape == (2, 1, 2, 2)
 

@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from rwkvlab.errors import ArgError
+from rwkvlab.errors import ArgError, FormatError
 from rwkvlab.shapes import Dims
 from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.columns import cut, pad, straight, text_width
 from rwkvlab.states.files import save_state
 from rwkvlab.states.shelf import Shelf
+from rwkvlab.states.shelf_files import Slot
+from rwkvlab.states.shelf_table import Table
 from rwkvlab.states.state import State
 
 LONG = "rwkv-x060-chn_文言文和古典名著_single_round_qa-7B-20240601-ctx2048"
@@ -47,7 +49,16 @@ def test_the_text_has_a_row_for_each_file_with_what_its_name_and_header_say(fold
     lines = lines_of(text)
     assert text.startswith("<Shelf '") and text.splitlines()[0].endswith("': 6 states, 1 unreadable>")
     row = next(line for name, line in lines.items() if name.startswith("rwkv-x060"))
-    for words in ("chn_文言文", "RWKV-6", "7B", "2/1/2", "20240601", "2048", "yes", "same numbers as 'again'"):
+    for words in (
+        "chn_文言文",
+        "RWKV-6",
+        "7B",
+        "2/1/2",
+        "20240601",
+        "2048",
+        "yes",
+        "unverified: same checksums as 'again'",
+    ):
         assert words in row
     assert "no: is an HTML page" in lines["page"]
     assert "3/1/2" in lines["tall"]
@@ -116,8 +127,42 @@ def test_files_of_the_same_numbers_are_told_where_that_is_sure(folder):
     save_state(State(wkv(2), card=StateCard("y", "x060")), folder / "renamed.safetensors")
     save_state(State(wkv(7)), folder / "seven.pth")
     notes = Shelf(folder).table().set_index("name")["note"]
-    assert notes["renamed"] == "same numbers as 'other'" and notes[LONG] == "same numbers as 'again'"
+    for name, first in (("renamed", "other"), (LONG, "again")):
+        assert notes[name] == f"unverified: same checksums as '{first}'"
     assert (notes != "").sum() == 2
+
+
+def test_a_copy_that_proved_to_be_damaged_is_not_told_to_be_the_same(tmp_path):
+    good = State(torch.arange(8.0).view(2, 1, 2, 2) + 1)
+    for name in ("a", "b"):
+        save_state(good, tmp_path / f"{name}.pth")
+    raw = bytearray((tmp_path / "a.pth").read_bytes())
+    raw[raw.index(good.wkv[0].numpy().tobytes())] ^= 1
+    (tmp_path / "a.pth").write_bytes(raw)
+    shelf = Shelf(tmp_path)
+    assert shelf.table().set_index("name")["note"]["b"] == "unverified: same checksums as 'a'"
+    with pytest.raises(FormatError, match="CRC"):
+        shelf["a"]
+    assert list(shelf) == ["b"] and (shelf.table()["note"] == "").all()
+
+
+def test_a_reason_that_is_cut_stands_in_full_below_the_table(tmp_path):
+    torch.save({f"some.rather.long.key.of.weights.{i}": torch.ones(2) for i in range(3)}, tmp_path / "odd.pth")
+    (tmp_path / "page.pth").write_bytes(b"<html>")
+    shelf = Shelf(tmp_path)
+    cell, below = [line for line in repr(shelf).splitlines() if line.startswith("odd")]
+    assert "no: " in cell and cell.endswith("…")
+    assert below == f"odd: {shelf.unreadable['odd']}" and "; " in below
+    assert repr(shelf).count("HTML") == 1
+
+
+def test_a_slot_that_another_thread_reads_meanwhile_changes_no_table(folder):
+    shelf = Shelf(folder)
+    slots = {name: Slot(str(shelf.path(name))) for name in shelf}
+    table = Table("t", slots, False, None)
+    for slot in slots.values():
+        slot.check(None)
+    assert "unverified" not in table.text() and len(table.frame()) == 6
 
 
 def test_long_tables_are_cut_and_what_is_bad_is_still_seen(tmp_path):
