@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from rwkvlab.errors import FormatError, LimitError, SchemaError, UnsafeFileError, show
 from rwkvlab.tensorfile.torchnames import CALLS, OTHER_KINDS, STORAGES, Global, Storage, Strided
 
-MAX_OPCODES = 500_000  # the largest published model needs about 100 000
+MAX_OPCODES = 300_000  # the largest published model needs about 100 000
 MAX_MARKS, MAX_KEY = 1_000, 20  # torch.save names storages by numbers
 ASK = "ask its author for a .safetensors file, or convert it where you trust it"
 

@@ -53,7 +53,7 @@ def storage(key="0", numel=6, kind="torch.FloatStorage", place="cpu"):
 
 def tensor(offset=0, shape=(2, 3), stride=(3, 1), grad=False, hooks=EMPTY, rest=(), **stored):
     """The opcodes of one tensor, as torch.save writes them."""
-    made = storage(**stored)
+    made = stored.get("storage") or storage(**stored)
     return name_of("torch._utils._rebuild_tensor_v2") + plain((made, offset, shape, stride, grad, hooks, *rest)) + b"R"
 
 

@@ -285,9 +285,15 @@ def _shaped(name, error, words, **tensors):
 CARDS += [
     _shaped("own_three_axes.safetensors", MismatchError, "wkv: expected [L,H,V,K]", wkv=torch.ones(2, 8, 8)),
     _shaped("own_empty.safetensors", MismatchError, "wkv: expected [L,H,V,K]", wkv=torch.ones(0, 2, 8, 8)),
+    _shaped("own_wide_shift.safetensors", MismatchError, "att_shift: expected [L=1, C=16], got [1, 33]",
+            att_shift=torch.ones(1, 33)),
+    _shaped("own_scalar_shift.safetensors", MismatchError, "ffn_shift: expected [L=1, C=16], got []",
+            ffn_shift=torch.ones(())),
+    _shaped("own_flat_shift.safetensors", MismatchError, "ffn_shift: expected [L=1, C=16], got [16]",
+            ffn_shift=torch.ones(16)),
     _shaped("own_no_shift.safetensors", SchemaError, "need wkv, att_shift and ffn_shift", att_shift=None),
     _shaped("own_more.safetensors", SchemaError, "need wkv, att_shift and ffn_shift", more=torch.ones(1)),
-]
+]  # fmt: skip
 
 
 def json_case(name, text, error, words, by="peek state", row=36):

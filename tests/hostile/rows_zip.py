@@ -73,7 +73,7 @@ ROW_4 = [
     Case(4, "polyglot.pth", POLYGLOT, FormatError, "follow the last tensor"),
     Case(4, "polyglot_html.pth", b"<html>" + archive(), FormatError, "HTML"),
     Case(4, "two_archives.pth", archive() + archive(), FormatError, "does not end where"),
-    Case(4, "no_pickle.pth", pack([RECORD]), FormatError, "data.pkl is missing"),
+    Case(4, "no_pickle.pth", pack([RECORD]), FormatError, "archive of other files ('archive/data/0')"),
     Case(4, "no_members.pth", pack([]), FormatError, "empty zip"),
     Case(4, "only_a_local_header.pth", b"PK\x03\x04" + bytes(60), TruncatedError, "lacks the end"),
 ]  # fmt: skip
@@ -180,6 +180,19 @@ ROW_10 = [
 ]
 FULL = 0xFFFFFFFF
 SHARED = pickled(*((f"w{i}", tensor(numel=1024, shape=(1024,), stride=(1,))) for i in range(200)))
+
+
+def long_name(tensors, letters=65_000):
+    """A .pth of one-number tensors that share a storage with a long name."""
+    first = b.storage("1" * letters, tensors) + b"q\0"
+    items = (tensor(shape=(), stride=(), offset=i, storage=b"h\0" if i else first) for i in range(tensors))
+    members = [
+        (ROOT + "data.pkl", b"\x80\x02](" + b"".join(items) + b"e."),
+        (ROOT + "data/" + "1" * letters, bytes(4 * tensors)),
+    ]
+    return pack(members)
+
+
 ROW_11 = [
     Case(11, "aliased.pth", aliased(2), EITHER, "aliased"),
     Case(11, "aliased_4000.pth", aliased(4000), EITHER, "starts at byte"),
@@ -189,6 +202,9 @@ ROW_11 = [
     Case(11, "shared.pth", archive(SHARED, bytes(4096)), LimitError, "some share their bytes"),
     Case(11, "shared_by_memo.pth",
          archive(b"\x80\x02](" + tensor() + b"q\0" + b"h\0" * 3000 + b"e."), LimitError, "some share"),
+    Case(11, "long_name_of_a_storage.pth", lambda _: long_name(15_000),
+         FormatError, "not described as torch.save does", by="read"),
+    Case(11, "many_of_one.pth", lambda _: long_name(20_001, 20), LimitError, "20,001 tensors", by="read"),
     Case(11, "overlapping.pth", tampered(offset=10), FormatError, "no gap, no overlap"),
     Case(11, "past_the_end.pth", tampered(size=10**6, packed=10**6, local_size=10**6, local_packed=10**6),
          EITHER, "ends at byte"),
@@ -256,13 +272,25 @@ ROW_16 = [
         ("nine_axes", {"shape": (1,) * 9, "stride": (1,) * 9}, "at most 8"),
     ]
 ]
+
+
+def described_twice(**changes):
+    return archive(pickled(("a", tensor()), ("b", tensor(**changes))))
+
+
 ROW_16 += [
     Case(16, "record_longer.pth", archive(data=FLOATS + b"1234"), FormatError, "28 bytes"),
     Case(16, "record_shorter.pth", archive(data=FLOATS[:-4]), FormatError, "20 bytes"),
     Case(16, "record_empty.pth", archive(data=b""), FormatError, "0 bytes"),
     Case(16, "long_key.pth",
          pack([(ROOT + "data.pkl", pickled(("w", tensor(key="k" * 9000)))), (ROOT + "data/" + "k" * 9000, b"")]),
-         FormatError, "has 0 bytes"),
+         FormatError, "not described as torch.save does"),
+    Case(16, "two_dtypes.pth", described_twice(kind="torch.HalfStorage", numel=12, offset=1),
+         FormatError, "storage '0' is described in two ways"),
+    Case(16, "two_dtypes_of_a_size.pth",
+         archive(pickled(("a", tensor(kind="torch.HalfStorage")), ("b", tensor(kind="torch.BFloat16Storage"))),
+                 FLOATS[:12]), FormatError, "storage '0' is described in two ways"),
+    Case(16, "two_sizes_of_a_storage.pth", described_twice(numel=7), FormatError, "is described in two ways"),
 ]  # fmt: skip
 
 
@@ -294,7 +322,8 @@ ROW_21 = [
     Case(21, "no_record.pth", viewed(key="7"), FormatError, "its bytes (data/'7') are missing"),
     Case(21, "record_up.pth", viewed(key="../data.pkl"), FormatError, "are missing"),
     Case(21, "record_empty_key.pth", viewed(key=""), FormatError, "are missing"),
-    Case(21, "record_escape.pth", viewed(key="\x1b[2J" + "x" * 999), FormatError, "\\x1b"),
+    Case(21, "record_escape.pth", viewed(key="\x1b[2J" + "x" * 9), FormatError, "\\x1b"),
+    Case(21, "record_of_21_letters.pth", viewed(key="1" * 21), FormatError, "not described as torch.save does"),
     Case(21, "key_is_a_number.pth",
          archive(pickled(("w", plain(("storage", b.name_of("torch.FloatStorage"), 0, "cpu", 6)) + b"Q"))),
          FormatError, "not described as torch.save does"),
@@ -326,6 +355,7 @@ ROW_30 = [
     _sparse_case("a_terabyte.safetensors", _claims(2**40), len(_claims(2**40)) + 2**40),
     _sparse_case("eight_gib.safetensors", _claims(2**33), len(_claims(2**33)) + 2**33),
     _sparse_case("eight_gib.pth", archive()[:200], 2**33),
+    _sparse_case("three_gib_of_nothing.pth", b"", 3 << 30, "holds 0 on disk"),
     _sparse_case("a_gib.json", b'{"data": [1', 2**30),
     _sparse_case("above_64_mib.st", _claims(2**27), len(_claims(2**27)) + 2**27),
 ]

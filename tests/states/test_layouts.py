@@ -17,7 +17,8 @@ from rwkvlab.errors import (
 )
 from rwkvlab.shapes import Dims
 from rwkvlab.states.card import ModelCard
-from rwkvlab.states.files import load_state, peek_state
+from rwkvlab.states.files import load_state, peek_state, save_state
+from rwkvlab.states.layouts import USUAL
 
 L, H, N = 3, 2, 4
 
@@ -97,6 +98,25 @@ def test_the_state_of_a_merged_checkpoint_is_found(tmp_path, wkv):
     assert torch.equal(state.wkv, wkv)
     assert state.card.arch == "x060"
     assert any("merged" in note for note in state.card.notes)
+    gate = {"blocks.0.att.gate.weight": torch.ones(8, 8)}
+    for decay, arch in (((2, 4), "x052"), ((2, 1), ""), ((2,), ""), ((8,), "")):
+        old = {"emb.weight": torch.ones(5, 8), "blocks.0.att.time_decay": torch.ones(decay)}
+        torch.save(old | gate | {key(i): wkv[i].clone() for i in range(L)}, path)
+        assert load_state(path).card.arch == arch, decay  # RWKV-5.1 is none that is run here
+
+
+def test_an_orientation_that_nothing_tells_is_noted_unless_it_was_given(tmp_path, wkv):
+    weights = {"emb.weight": torch.ones(5, 8), "blocks.0.att.r_k": torch.ones(2, 4)}
+    torch.save(weights | {key(i): wkv[i].clone() for i in range(L)}, tmp_path / "merged.pth")
+    for path in (tuned(wkv, tmp_path / "a.pth"), tmp_path / "merged.pth"):
+        assert f"orientation VK {USUAL}" in load_state(path).card.notes
+        assert peek_state(path)[0].notes == load_state(path).card.notes
+        for order in ("VK", "KV"):
+            assert not any(note.endswith(USUAL) for note in load_state(path, orientation=order).card.notes)
+    kept = save_state(load_state(tmp_path / "a.pth"), tmp_path / "own.safetensors")
+    assert f"orientation VK {USUAL}" in load_state(kept).card.notes
+    for path in (ai00(wkv, tmp_path / "a.state"), run_time(wkv, tmp_path / "rwkv7-x.pth")):
+        assert not any(note.endswith(USUAL) for note in load_state(path).card.notes)
 
 
 def test_files_that_hold_something_else_are_refused_by_what_they_are(tmp_path, wkv):
@@ -188,8 +208,16 @@ def test_orientation_overrides_the_run_time_order(tmp_path, wkv, models):
 def test_a_run_time_list_with_oblong_heads_keeps_its_axes(tmp_path):
     wkv = torch.randn(2, 2, 6, 4)
     assert load_state(run_time(wkv, tmp_path / "a.pth"), orientation="VK").wkv.shape == (2, 2, 6, 4)
-    with pytest.raises(MismatchError, match=r"'a\.pth': item 0 of its list: expected a token-shift \[C=12\].*\[8\]"):
+    with pytest.raises(
+        MismatchError, match=r"'a\.pth': item 0 of its list: expected a token-shift \[C=12\].*\[8\].*'VK'$"
+    ):
         load_state(tmp_path / "a.pth", orientation="KV")
+    old = run_time(wkv.mT, tmp_path / "rwkv7-old.pth", width=8)
+    with pytest.raises(MismatchError, match=r"\[C=12\].*\(VK\), got \[8\]; .* as it was, or pass orientation='KV'$"):
+        load_state(old)
+    assert torch.equal(load_state(old, orientation="KV").wkv, wkv)
+    with pytest.raises(MismatchError, match=r"got \[9\]; save the list as it was$"):
+        load_state(run_time(wkv, tmp_path / "a.pth", width=9), orientation="VK")
     assert peek_state(run_time(wkv, tmp_path / "rwkv7-x.pth"))[1] == (2, 2, 6, 4)
 
 

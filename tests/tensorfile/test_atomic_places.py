@@ -190,6 +190,60 @@ def test_a_file_that_appears_during_the_save_is_kept_where_overwriting_is_forbid
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK])
+def test_a_new_name_is_free_again_where_the_file_cannot_take_it(tmp_path, monkeypatch, code):
+    def refuse(number):
+        def call(*args):
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    monkeypatch.setattr(os, "link", refuse(code))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse(errno.ENOSPC))
+        with pytest.raises(SaveError, match=r"No space left.*; make room there, or save to another folder$"):
+            put(tmp_path / "a", overwrite=False)
+    assert not os.listdir(tmp_path)
+    assert put(tmp_path / "a", overwrite=False).read_bytes() == b"new"
+
+
+def test_another_s_file_is_kept_where_ours_cannot_take_the_name(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def theirs(*args):
+        (tmp_path / "theirs").write_bytes(b"theirs")
+        (tmp_path / "theirs").rename(tmp_path / "a")
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", theirs)
+    with pytest.raises(SaveError, match="check the disk"):
+        put(tmp_path / "a", overwrite=False)
+    assert (tmp_path / "a").read_bytes() == b"theirs" and os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "make room there"),
+        (errno.EDQUOT, "make room there"),
+        (errno.EACCES, "make the folder writable"),
+        (errno.EROFS, "mount it for writing"),
+        (errno.EIO, "check the disk"),
+        (errno.ETIMEDOUT, "try again"),
+    ],
+)
+def test_what_to_do_follows_from_what_the_system_said(tmp_path, monkeypatch, code, remedy):
+    def refuse(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(SaveError, match=f"; {remedy}, or save to another folder$"):
+        put(tmp_path / "a")
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_of_savers_that_may_not_overwrite_exactly_one_wins(tmp_path, monkeypatch, links):
     def refuse(*args):

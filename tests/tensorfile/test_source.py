@@ -1,5 +1,6 @@
 """What is no tensor file at all is refused by what it is, and nothing but a regular file is waited for."""
 
+import errno
 import io
 import os
 import pickle
@@ -8,7 +9,7 @@ import tarfile
 import pytest
 import torch
 
-from rwkvlab.errors import EmptyFileError, FormatError, PathError, TruncatedError, UnsafeFileError
+from rwkvlab.errors import EmptyFileError, FormatError, LimitError, PathError, TruncatedError, UnsafeFileError
 from rwkvlab.tensorfile import read_tensors
 
 
@@ -57,6 +58,37 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_refused_by_kind_name_and_remedy(refused, name):
     refused(name, *HOSTILE[name])
+
+
+def test_a_suffix_that_says_what_a_file_is_and_an_archive_in_it_are_heeded(tmp_path):
+    for name, kind, remedy in [
+        ("a.bz2", "bzip2-compressed", "unpack it first (bunzip2)"),
+        ("a.tbz2", "bzip2-compressed", "unpack it first"),
+        ("m.tar.gz", "gzip-compressed", "unpack it first"),
+        ("m.TGZ", "gzip-compressed", "unpack it first"),
+        ("a.gz", "gzip-compressed", "unpack it first (gunzip)"),
+        ("a.pth", "gzip-compressed, in spite of its name ending in '.pth'", "unpack it first (gunzip)"),
+    ]:
+        (tmp_path / name).write_bytes((b"BZh9" if "bzip2" in kind else b"\x1f\x8b\x08\0") + bytes(50))
+        with pytest.raises(FormatError) as caught:
+            read_tensors(tmp_path / name)
+        assert str(caught.value) == f"'{name}': is {kind}; {remedy}"
+
+
+def test_a_file_without_blocks_is_sparse_only_where_it_has_no_data(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"")
+    os.truncate(path, 80 << 20)
+    with pytest.raises(LimitError, match="holds 0 on disk"):
+        read_tensors(path)
+
+    def no_holes(*args):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    for lseek in (no_holes, lambda *args: 0):  # of file systems that count no blocks
+        monkeypatch.setattr(os, "lseek", lseek)
+        with pytest.raises(FormatError, match="filled with zeros"):
+            read_tensors(path)
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
