@@ -91,7 +91,7 @@ def with_overlap():
 
 
 SHARED = entries(*((f"w{i}", tensor(numel=1024, shape=(1024,), stride=(1,))) for i in range(200)))
-DEEP = b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."
+DEEP = b"\x80\x02" + b"]" * 140_000 + b"a" * 139_999 + b"."
 LAUGHS = b"\x80\x02]q\x00" + b"".join(b"](" + b"h%c" % i * 9 + b"eq%c" % (i + 1) for i in range(60)) + b"."
 
 # name: (bytes, error, words that the message must have)
