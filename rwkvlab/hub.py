@@ -37,15 +37,39 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or "\0" in str(source):
         raise PathError(f"source: need a path or 'owner/repo/file', got {show(source)}")
     path = Path(source)
-    if not isinstance(source, str) or os.path.lexists(path):
+    if os.fsdecode(source).startswith("~") and not _may_exist(path):
+        raise PathError(f"{show(source)}: no such file: ~ is not expanded here; use Path(…).expanduser()")
+    if not isinstance(source, str) or _may_exist(path):
         return path
-    found = _ON_HUB.fullmatch(source)
-    if not found or ".." in source.split("/") or source.startswith(".") or Path(found["repo"]).is_dir():
+    if "://" in source:
+        raise PathError(f"{show(source)}: is a URL; download it first, or give 'owner/repo/file' on Hugging Face")
+    found, parts = _ON_HUB.fullmatch(source), source.split("/")
+    if not found or {"", ".."} & {*parts} or source.startswith(".") or Path(found["repo"]).is_dir():
         raise PathError(f"{show(source)}: no such file; give a path that exists, or 'owner/repo/file' on Hugging Face")
     return _from_hub(source, found["repo"], found["file"], start)
 
 
+def _may_exist(path: Path) -> bool:
+    """Whether something is there, or a folder on the way must not be looked into: opening it says which."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _check_seconds(*names: str) -> None:
+    """Raise PathError for settings in the environment that are no number of seconds: huggingface_hub needs integers."""
+    for name in names:
+        text = os.environ.get(name)
+        if text is not None and not (text.isascii() and text.strip().isdigit() and int(text) > 0):
+            raise PathError(f"{name}: need a whole number of seconds above 0, got {show(text)}; set it so, or unset it")
+
+
 def _from_hub(source: str, repo: str, file: str, start: float) -> Path:
+    _check_seconds("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
     import huggingface_hub as hub
 
     endpoint, downloading = os.environ.get("HF_ENDPOINT") or "https://huggingface.co", False

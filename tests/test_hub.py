@@ -150,6 +150,47 @@ def test_what_is_no_file_and_no_address_is_refused_at_once(source):
     assert time.perf_counter() - start < 0.5
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("~/nowhere/x.pth", r"no such file: ~ is not expanded here; use Path\(…\)\.expanduser\(\)"),
+        (Path("~/nowhere/x.pth"), "~ is not expanded here"),
+        ("https://huggingface.co/a/b/resolve/main/c.pth", "is a URL; download it first, or give 'owner/repo/file'"),
+        ("owner/repo//etc/hostname", "no such file; give a path that exists"),
+        ("owner/repo/a//b.pth", "no such file"),
+        ("owner/repo/a/", "no such file"),
+    ],
+)
+def test_what_was_meant_is_told(source, words, monkeypatch):
+    monkeypatch.setattr(rwkvlab.hub, "_from_hub", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(PathError, match=words):
+        fetch(source)
+
+
+def test_a_name_with_a_tilde_that_is_there_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("~x.pth").touch()
+    assert fetch("~x.pth") == fetch(Path("~x.pth")) == Path("~x.pth")
+
+
+def test_a_file_in_a_folder_that_must_not_be_read_is_not_called_missing(tmp_path, monkeypatch):
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", denied)
+    assert fetch(f"{tmp_path}/x.pth") == tmp_path / "x.pth" and fetch("~/x.pth") == Path("~/x.pth")
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+@pytest.mark.parametrize("value", ["abc", "1.5", "-3", "0", "", "٣"])
+def test_seconds_that_are_no_number_are_named(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(
+        PathError, match=f"{name}: need a whole number of seconds above 0, got {re.escape(repr(value))}"
+    ):
+        fetch("owner/repo/a.pth")
+
+
 def test_a_missing_file_in_a_folder_that_exists_is_not_sought_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "rwkv").mkdir(parents=True)

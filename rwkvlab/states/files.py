@@ -15,7 +15,7 @@ from rwkvlab.hub import fetch
 from rwkvlab.shapes import ARCH_NAMES, DTYPES
 from rwkvlab.states.ai00json import is_json, peek_json, read_json
 from rwkvlab.states.card import StateCard
-from rwkvlab.states.fits import check_model
+from rwkvlab.states.fits import TAKEN, check_model
 from rwkvlab.states.hints import hint_against
 from rwkvlab.states.layouts import ASSUMED, OURS, SHIFTS, VERSION, find_layout
 from rwkvlab.states.naming import folder_name
@@ -75,7 +75,7 @@ def load_state(
             warnings.warn(f"{show(local.name)}: {why}; make sure that it was tuned on this model", stacklevel=2)
             state = state.replace(card=state.card.replace(notes=(*state.card.notes, why)))
         elif not state.card.arch:  # a file that rwkvlab writes of it later can say more than this one
-            note = f"architecture {model.dims.arch} taken from the model that it was loaded for"
+            note = f"architecture {model.dims.arch} {TAKEN}"
             state = state.replace(card=state.card.replace(arch=model.dims.arch, notes=(*state.card.notes, note)))
     return state
 

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rwkvlab.errors import ArgError, MismatchError, show
 from rwkvlab.shapes import ARCH_NAMES, Dims
 from rwkvlab.states.card import ModelCard, StateCard, same_base
+from rwkvlab.states.layouts import ASSUMED
 
 if TYPE_CHECKING:
     from rwkvlab.states.state import State
+
+
+TAKEN = "taken from the model that it was loaded for"  # how the note of an architecture ends that no file told
 
 
 class HasDims(Protocol):
@@ -43,6 +47,8 @@ def check_geometry(card: StateCard, shape: Sequence[int], model: HasDims, *, any
     want, got = (dims.L, dims.H, dims.V, dims.K), tuple(shape)
     if card.arch and card.arch != dims.arch:
         made = ARCH_NAMES.get(card.arch, show(card.arch))
+        if any(note.endswith((TAKEN, ASSUMED)) for note in card.notes):
+            made += " (assumed when it was loaded for such a model; if that was wrong, load its first file again)"
         raise MismatchError(f"{name}: made for {made}, the model is {dims}; load the model that it was tuned on")
     if want != got:
         pairs = zip("LHVK", want, got, strict=True)

@@ -16,7 +16,7 @@ _KINDS = _spellings(
     "World Pile Raven Novel ChnNovel Jpn MIDI ABC Music CHNtuned JPNtuned Claude PilePlus Othello Sudoku"
 )
 _LANGS = _spellings("Chn Eng Jpn Other Multi Code Literature ChnEng EngChn MultiLang")
-_ARCH = re.compile(r"rwkv-?([4-8])(?:\.(\d))?([ab]?)|x0([4-8])(\d)", _FLAGS)
+_ARCH = re.compile(r"rwkv-?v?([4-8])(?:\.(\d))?([ab]?)|x0([4-8])(\d)", _FLAGS)
 _SERIES = re.compile(r"g[0-9][a-z]?[0-9]?(?:_preview[0-9]+)?", _FLAGS)
 _SIZE = re.compile(r"(\d+)(?:[.](\d+))?([bm])|(\d+)([bm])(\d+)", _FLAGS)
 _VERSION = re.compile(r"v\d+(?:\.\d+)?[a-z]?", _FLAGS)
@@ -32,10 +32,13 @@ _GEOMETRY = re.compile(r"[LD]\d+", _FLAGS)
 _QUANT = re.compile(r"I?Q\d(?:_?(?:[K0-9](?:_[SMLX]{1,2})?|XX?S|NL))?|int[48]|nf4|b?fp?16|fp?32", _FLAGS)
 _QUANT_TAIL = re.compile(rf"(.+)_({_QUANT.pattern})", _FLAGS | re.DOTALL)
 EPOCH = re.compile(r"rwkv-(\d+(?:-state)?)")  # how trainers name what they save after an epoch
-_JOINED = {"rwkv": re.compile(r"[4-8](?:\.\d)?[ab]?", _FLAGS)} | dict.fromkeys(
+_JOINED = {"rwkv": re.compile(r"v?[4-8](?:\.\d)?[ab]?", _FLAGS)} | dict.fromkeys(
     ("step", "epoch"), re.compile(r"\d{1,7}", _FLAGS)
 )
 MAX_CTX = 10**9
+# what browsers and file managers add to the name of a copy
+_COPY = r" ?\(\d{1,3}\)| - (?:Copy|副本)| \(copy\)"
+_COPIED = re.compile(rf"(?:copy of )?(.*?[^\s-].*?)(?:{_COPY}){{0,3}}", re.IGNORECASE | re.DOTALL)
 
 
 def split_extension(text: str) -> tuple[str, str]:
@@ -47,9 +50,15 @@ def split_extension(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def original(stem: str) -> str:
+    """Return a name without extension less what marks it as a copy: " (1)", " - Copy", "Copy of "."""
+    found = _COPIED.fullmatch(stem)
+    return found[1] if found else stem
+
+
 def read_stem(stem: str) -> dict[str, str | int]:
     """Return the fields that a name without extension says."""
-    tokens = _tokens(stem)
+    tokens = _tokens(original(stem))
     found: dict[str, list[str]] = {}
     kinds = {token.lower() for token in tokens} & _KINDS.keys() - {"jpn"}
     for token in tokens:

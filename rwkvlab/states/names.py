@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from urllib.parse import unquote
 
 from rwkvlab.errors import ArgError, PathError, show
-from rwkvlab.states.grammar import EPOCH, EXTENSIONS, MAX_CTX, read_stem, split_extension
+from rwkvlab.states.grammar import EPOCH, EXTENSIONS, MAX_CTX, original, read_stem, split_extension
 from rwkvlab.tensorfile.atomic import MAX_NAME as MAX_BYTES
 from rwkvlab.tensorfile.atomic import check_name
 
@@ -129,11 +129,11 @@ class NameCard:
 def parse_name(name: object) -> NameCard:
     """Read a file name (or the last part of a path) and return what it says; never raises.
 
-    The parts may stand in any order, and the name may be percent-encoded.
+    The parts may stand in any order, and the name may be percent-encoded; marks of copies, as " (1)", say nothing.
     """
     text = _last(_last(_text(name)[-MAX_NAME:]), decode=True)
     stem, ext = split_extension(text)
-    epoch = EPOCH.fullmatch(stem) if ext == ".pth" else None
+    epoch = EPOCH.fullmatch(original(stem)) if ext == ".pth" else None
     found = read_stem(epoch[1] if epoch else stem)
     return NameCard(text, stem, ext=ext, **found)  # type: ignore[arg-type]
 

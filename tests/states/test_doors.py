@@ -1,11 +1,14 @@
 """The doors of states: what is no state, model, path or device is named, and a state works in inference mode."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from rwkvlab.errors import ArgError, PathError
+from rwkvlab.errors import ArgError, MismatchError, PathError
 from rwkvlab.shapes import Dims
-from rwkvlab.states.card import ModelCard
+from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.files import load_state, save_state
 from rwkvlab.states.fits import check_fits
 from rwkvlab.states.state import State
@@ -54,3 +57,11 @@ def test_a_state_loaded_for_a_model_keeps_its_architecture(tmp_path):
     assert "taken from the model that it was loaded for" in loaded.card.notes[-1]
     again = load_state(save_state(loaded, tmp_path / "b.safetensors"))
     assert again.card.arch == "x070"
+    other = SimpleNamespace(dims=replace(FakeModel.dims, arch="x060"), card=ModelCard("other", "x060", ""))
+    with pytest.raises(
+        MismatchError, match=r"made for RWKV-7 \(assumed when it was loaded for such a model; if that was"
+    ):
+        check_fits(again, other)
+    known = State(again.wkv, card=StateCard(arch="x070"))
+    with pytest.raises(MismatchError, match="made for RWKV-7, the model is RWKV-6"):
+        check_fits(known, other)

@@ -168,6 +168,11 @@ def test_every_extension_is_known(ext):
         ("JPN-World", {"kind": "World", "lang": "Jpn"}),
         ("3B-7B", {"size": "3B", "purpose": "7B"}),
         ("rwkv-12.pth", {"purpose": "12", "ext": ".pth"}),
+        ("rwkv-7 (1).pth", {"purpose": "7", "ext": ".pth"}),
+        ("RWKV-v6-Finch-7B.pth", {"arch": "x060", "size": "7B", "purpose": "Finch", "ext": ".pth"}),
+        ("rwkv-v7-World-v3", {"arch": "x070", "kind": "World", "data_version": "v3"}),
+        ("RWKV-v5.2-v6", {"arch": "x052", "data_version": "v6"}),
+        ("World-v6", {"kind": "World", "data_version": "v6"}),
         ("rwkv-step-100.pth", {"progress": "step-100", "ext": ".pth"}),
         ("82%faster", {"purpose": "82%faster"}),
         ("2.5T-3B", {"purpose": "2.5T", "size": "3B"}),
@@ -175,6 +180,31 @@ def test_every_extension_is_known(ext):
 )
 def test_parts_that_touch_are_told_apart(name, said):
     assert parse_name(name).said() == said
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "{} (1)",
+        "{}(12)",
+        "{} - Copy",
+        "{} - Copy (2)",
+        "{} - 副本",
+        "{} - 副本 (3)",
+        "copy of {}",
+        "Copy of {} (1)",
+        "{} (copy)",
+    ],
+)
+def test_the_marks_of_a_copy_are_no_part_of_what_it_says(copy):
+    name = copy.format("rwkv-x060-World-3B-emoji-ctx2048")
+    card = parse_name(f"{name}.pth")
+    assert card.said() == parse_name("rwkv-x060-World-3B-emoji-ctx2048.pth").said() and card.stem == name
+
+
+@pytest.mark.parametrize("name", ["copy", "(1)", "Copy", "副本", "copy of", "emoji_(1)_x", "hard copy"])
+def test_a_purpose_that_looks_like_such_a_mark_is_kept(name):
+    assert parse_name(f"{name}.pth").purpose == name
 
 
 @pytest.mark.parametrize("name", ["rwkv-6.pth", "rwkv-7-state.pth", "runs/rwkv-5.pth"])
@@ -219,6 +249,8 @@ def test_fields_that_ai00_requires_are_asked_for():
         ("purpose", " a", "as purpose 'a'"),
         ("purpose", "rwkv", "says nothing in a name"),
         ("purpose", "emoji_fp16", "quant 'fp16'"),
+        ("purpose", "emoji (1)", "as purpose 'emoji'"),
+        ("purpose", "copy of a", "as purpose 'a'"),
         ("purpose", "%41", "would be read back as .*purpose 'A'"),
         ("purpose", "a/b", r"'/' at position \d+ is not allowed; use letters"),
         ("purpose", "a\x1b", r"'\\x1b' at position"),
