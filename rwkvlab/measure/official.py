@@ -20,7 +20,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rwkvlab.errors import RwkvLabError, show
+from rwkvlab.errors import Cancelled, PathError, RwkvLabError, show
+from rwkvlab.measure.official_ours import EXACT, compared, our_logits, way_of
 from rwkvlab.model.engine import Model, load_model
 from rwkvlab.states.layouts import RUN_TIME
 from rwkvlab.states.state import State
@@ -29,10 +30,6 @@ from rwkvlab.tensorfile import read_tensors
 TIMEOUT = 3600.0  # seconds: a model of 7 B parameters takes minutes on a slow disk
 SCRIPT = Path(__file__).with_name("official_run.py")
 COLUMNS = ("start", "ours", "largest", "rms", "same_top", "agrees")
-# of the rms, in standard deviations of the logits; single logits go much further astray. Measured on random
-# models of 2 to 32 layers, which spread errors more than trained ones do: fp32 5e-7 to 4e-4, fp16 0.001 to 0.09, bf16
-# 0.007 to 0.6; unrelated logits are 1.4 apart. So 16 bits show gross errors only: the copy in fp32 is the exact check
-LIMITS = {"fp32": 1e-3, "bf16": 0.7, "fp16": 0.2}
 
 
 class LogitCheck(NamedTuple):
@@ -69,22 +66,30 @@ def compare_logits(
     (which it does as tensors only). A model that does not run in fp32 on the CPU is loaded a second time in fp32 to
     be compared exactly; that copy is gone before the package starts, so that at most the model and one fp32 copy of it
     are in memory, and nothing is tried where they would not fit. No failure is raised: the sentence tells.
+
+    Where torch is told to multiply fp32 matrices in less (`torch.set_float32_matmul_precision`), that is switched off
+    for the exact logits meanwhile, and a model in fp32 elsewhere is judged as "tf32".
     """
     release = installed()
-    reason = _obstacle(model, path, release)
-    if path is None or reason:
-        return LogitCheck(pd.DataFrame(columns=list(COLUMNS)), f"logits: not compared: {reason}", None)
     try:
-        ours = {_way(model): _ours(model, tokens, starts)}
+        reason = _obstacle(model, path, release)
+        if path is None or reason:
+            raise _Failed(reason)
+        ours = {way_of(model): our_logits(model, tokens, starts)}
         if (model.dtype, model.device.type) != (torch.float32, "cpu"):
             exact = load_model(path, device="cpu", dtype="fp32", tokenizer=model._tokenizer)
-            ours[_way(exact)] = _ours(exact, tokens, starts)
+            ours[way_of(exact)] = our_logits(exact, tokens, starts)
             del exact
         theirs = official_logits(path, model, tokens, list(starts.values()))
-    except (_Failed, RwkvLabError) as error:
-        return LogitCheck(pd.DataFrame(columns=list(COLUMNS)), f"logits: not compared: {error}", None)
+    except Cancelled:
+        raise
+    except (_Failed, RwkvLabError, OSError, RuntimeError, MemoryError) as error:
+        said = str(error)
+        if isinstance(error, PathError) or not isinstance(error, (_Failed, RwkvLabError)):
+            said = f"{type(error).__name__}, {_without_folders(said)[:200]}"
+        return LogitCheck(pd.DataFrame(columns=list(COLUMNS)), f"logits: not compared: {show(said, 300)[1:-1]}", None)
     rows = [
-        _row(start, way, got, want)
+        compared(start, way, got, want)
         for way, logits in ours.items()
         for start, got, want in zip(starts, logits, theirs, strict=True)
     ]
@@ -93,7 +98,7 @@ def compare_logits(
 
 
 def _verdict(table: pd.DataFrame, release: str) -> str:
-    exact = table["ours"] == "fp32 on cpu"
+    exact = table["ours"] == EXACT
     text = f"those of rwkv {release} in fp32, {table[exact]['rms'].max():.1g} of their standard deviation apart"
     if not table[exact]["agrees"].all():
         return f"DIFFER from {text}: do not trust answers here, and report this"
@@ -182,8 +187,12 @@ def _run(folder: Path, arch: str, timeout: float) -> None:
         raise _Failed(f"the official package was killed by signal {-done.returncode}: is there enough memory?")
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        said = re.sub(r"[^\s'\"(]*[/\\]", "", lines[-1] if lines else "nothing")  # no folders of the user
+        said = _without_folders(lines[-1] if lines else "nothing")
         raise _Failed(f"the official package failed; it said {show(said, 160)}")
+
+
+def _without_folders(text: str) -> str:
+    return re.sub(r"[^\s'\"(]*[/\\]", "", text)
 
 
 def _reply(path: Path, shape: tuple[int, int]) -> Tensor:
@@ -194,22 +203,3 @@ def _reply(path: Path, shape: tuple[int, int]) -> Tensor:
     if tuple(logits.shape) != shape or not logits.isfinite().all():
         raise _Failed(f"the official package gave logits {list(logits.shape)} for {list(shape)}, or NaN")
     return logits
-
-
-def _way(model: Model) -> str:
-    name = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[model.dtype]
-    return f"{name} on {model.device.type}"
-
-
-def _ours(model: Model, tokens: Sequence[int], starts: Mapping[str, State | None]) -> list[Tensor]:
-    with torch.no_grad():
-        logits = [model.forward(list(tokens), start).logits for start in starts.values()]
-    return [one[0].cpu() for one in logits if one is not None]
-
-
-def _row(start: str, way: str, got: Tensor, want: Tensor) -> tuple[str, str, float, float, float, bool]:
-    unit = float(want.double().std())
-    error = (got.double() - want.double()) / unit
-    largest, rms = float(error.abs().max()), float(error.square().mean().sqrt())
-    top = float((got.argmax(dim=-1) == want.argmax(dim=-1)).double().mean())
-    return start, way, largest, rms, top, rms <= LIMITS[way[:4]]

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import rwkvlab as lab
 from rwkvlab.measure import official
 from rwkvlab.measure.official import compare_logits
+from rwkvlab.measure.official_ours import compared, our_logits, way_of
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.shapes import Dims
 from rwkvlab.tensorfile import write_safetensors
@@ -140,3 +142,47 @@ def test_failures_of_the_package_become_sentences_without_folders(random_file, m
     assert reason(compare_logits(model, path, TOKENS, starts)).endswith("it said 'no module in x.py'")
     monkeypatch.setattr(official.subprocess, "run", lambda a, **k: run([sys.executable, "-c", ""], **k))
     assert "left no logits" in reason(compare_logits(model, path, TOKENS, starts))
+
+
+def test_what_goes_wrong_before_the_package_starts_is_a_sentence_too(random_file, tmp_path, monkeypatch):
+    path, starts = random_file(), {"zeros": None}
+    model = lab.load_model(path, device="cpu")
+    said = reason(compare_logits(model, tmp_path / "secret" / "gone.pth", TOKENS, starts))
+    assert "'gone.pth': no such file" in said and "secret" not in said
+    (tmp_path / "broken.pth").write_bytes(b"PK no archive")
+    reason(compare_logits(model, tmp_path / "broken.pth", TOKENS, starts))
+    for error in (OSError(5, "Input/output error", f"{tmp_path}/x.pth"), MemoryError(), RuntimeError("can't allocate")):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(official, "_obstacle", fail)
+        said = reason(compare_logits(model, path, TOKENS, starts))
+        assert type(error).__name__ in said and str(tmp_path) not in said
+
+
+def test_rounded_products_of_fp32_are_not_called_wrong(random_file, monkeypatch):
+    model = lab.load_model(random_file(), device="cpu")
+    forward, seen = type(model).forward, []
+
+    def spied(self, *given, **named):
+        seen.append(torch.get_float32_matmul_precision())
+        return forward(self, *given, **named)
+
+    monkeypatch.setattr(type(model), "forward", spied)
+    before = torch.get_float32_matmul_precision()
+    elsewhere = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"))
+    try:
+        assert way_of(elsewhere) == "fp32 on cuda"
+        torch.set_float32_matmul_precision("high")
+        assert way_of(elsewhere) == "tf32 on cuda" and way_of(model) == "fp32 on cpu"
+        our_logits(model, TOKENS, {"zeros": None})
+        assert seen == ["highest"] and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    want = torch.randn(12, 50, generator=torch.Generator().manual_seed(0))
+    rounded = want + 0.01 * want.flip(0)
+    assert (
+        compared("zeros", "tf32 on cuda", rounded, want)[-1]
+        and not compared("zeros", "fp32 on cuda", rounded, want)[-1]
+    )
