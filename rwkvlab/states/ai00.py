@@ -90,11 +90,17 @@ def write_ai00(shelf: Mapping[str, State], config_toml: str | os.PathLike[str]) 
         if tables:
             atomic_write(target, lambda file: file.write(raw))
     except Exception:
-        for path in saved:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        _remove(saved, target, raw if tables else b"")
         raise
     return target
+
+
+def _remove(saved: list[Path], config: Path, raw: bytes) -> None:
+    """Remove files that were saved in vain; not where the config names them after all."""
+    with contextlib.suppress(OSError):
+        if config.read_bytes() != raw:
+            for path in saved:
+                path.unlink(missing_ok=True)
 
 
 def _with(name: str, config: Ai00Config, tables: list[dict[str, str]]) -> bytes:

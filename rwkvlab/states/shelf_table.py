@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import show
 from rwkvlab.shapes import ARCH_NAMES
-from rwkvlab.states.columns import straight, text_width
+from rwkvlab.states.columns import cut, straight, text_width
 from rwkvlab.states.names import parse_name
 from rwkvlab.states.render import NO_FORMULAS, escape
 from rwkvlab.states.shelf_files import Slot
@@ -48,7 +48,7 @@ class Table:
         table = [heads, *([row[head] for head in heads] for row in rows)]
         limits = [_LIMITS.get(head, 12) for head in heads]
         whys = [
-            f"{row['name']}: {show(self.slots[name].reason, 600)[1:-1]}"
+            f"{cut(row['name'], _LIMITS['name'])}: {show(self.slots[name].reason, 600)[1:-1]}"
             for name, row in zip(shown, rows, strict=True)
             if self.slots[name].reason and text_width(row[self.verdict]) > _LIMITS[self.verdict]
         ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import ItemsView, Iterator, ValuesView
-from typing import TYPE_CHECKING
+from collections.abc import Callable, ItemsView, Iterator, ValuesView
+from typing import TYPE_CHECKING, TypeVar
 
 from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.states.state import State
 
 if TYPE_CHECKING:
     from rwkvlab.states.shelf import Shelf
+
+T = TypeVar("T")
 
 
 class Items(ItemsView[str, State]):
@@ -19,13 +21,7 @@ class Items(ItemsView[str, State]):
     _mapping: Shelf
 
     def __iter__(self) -> Iterator[tuple[str, State]]:
-        for name in self._mapping:
-            try:
-                state = self._mapping[name]
-            except RwkvLabError as error:
-                warnings.warn(f"{show(self._mapping.title)}: {show(name)} is left out: {error}", stacklevel=2)
-                continue
-            yield name, state
+        return _read(self._mapping, lambda name, state: (name, state))
 
 
 class Values(ValuesView[State]):
@@ -34,4 +30,14 @@ class Values(ValuesView[State]):
     _mapping: Shelf
 
     def __iter__(self) -> Iterator[State]:
-        return (state for _, state in Items(self._mapping))
+        return _read(self._mapping, lambda _, state: state)
+
+
+def _read(shelf: Shelf, pick: Callable[[str, State], T]) -> Iterator[T]:
+    for name in shelf:
+        try:
+            state = shelf[name]
+        except RwkvLabError as error:
+            warnings.warn(f"{show(shelf.title)}: {show(name)} is left out: {error}", stacklevel=2)
+            continue
+        yield pick(name, state)

@@ -38,7 +38,8 @@ class StateEntry:
     """One [[state]]: its place in the list, its path as written, name (the file's, where none is given), id, default.
 
     id is in lower case, "" where there is none. problem says what is wrong with it, beginning with its field; "" if
-    nothing is. What could not be read of such an entry is empty; without a name and a path it is called "state[3]".
+    nothing is. What could not be read of such an entry is empty; without a name and a path, or with a name that is
+    another's id, it is called "state[3]".
     """
 
     index: int
@@ -195,6 +196,7 @@ def _told_apart(entries: Sequence[StateEntry]) -> list[StateEntry]:
             problem = problem or f"{where}.id: {show(entry.id)} {same}; give one of them another"
         if (called := as_id(entry.name)) and (other := ids.get(called, entry)).id != entry.id:
             problem = problem or f"{where}.name: {show(entry.name)} is the id of state[{other.index}]; rename this one"
+            entry = replace(entry, name=where)  # the id means the other
         if entry.default and not problem:
             if default is not None:
                 taken = f"state[{default.index}], {show(default.name)}, is the default already"

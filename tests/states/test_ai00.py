@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import time
+import uuid
 
 import pytest
 import torch
@@ -64,6 +65,62 @@ def test_entries_are_states_by_name_and_by_id(config):
     assert shelf.default == "文言文"
 
 
+@pytest.mark.parametrize("written", [ONE, ONE.upper(), ONE.replace("-", ""), f"{{{ONE}}}", f"urn:uuid:{ONE}"])
+def test_an_id_is_found_in_every_spelling(config, written):
+    config.write_text(CONFIG.replace(ONE.upper(), written), "utf-8")
+    shelf = read_ai00(config)
+    for ident in (ONE, ONE.upper(), ONE.replace("-", ""), f"{{{ONE}}}", f"urn:uuid:{ONE}", uuid.UUID(ONE)):
+        assert ident in shelf and shelf[ident].card.name == "文言文" and shelf.path(ident).name == "wenyan.state"
+    assert uuid.UUID(TWO) not in shelf
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_name_that_is_the_id_of_another_entry_does_not_win_over_it(config, first):
+    bad, own = "[[state]]\npath = 'emoji.state'\nname = '{}'\n", f"id = '{TWO}'\n"
+    entries = bad.format(ONE.replace("-", "").upper()) + bad.format(TWO) + own
+    config.write_text(entries + CONFIG if first else CONFIG + entries, "utf-8")
+    shelf = read_ai00(config)
+    ((name, reason),) = shelf.unreadable.items()
+    assert re.fullmatch(r"state\[\d\]", name) and re.search(r"state\[\d\]\.name: .* is the id of state\[\d\]; ", reason)
+    assert shelf[ONE].card.name == "文言文" and shelf[TWO].card.name == TWO
+
+
+def test_the_default_is_a_key_or_none(config):
+    shelf = read_ai00(config)
+    (config.parents[1] / "models" / "states" / "wenyan.state").unlink()
+    assert shelf.refresh().default is None and "the default" in repr(shelf)
+    with pytest.raises(KeyError, match="cannot be used"):
+        shelf.default = "文言文"
+    with pytest.raises(KeyError, match="did you mean 'emoji'"):
+        shelf.default = "emojy"
+    shelf.default = "emoji"
+    assert shelf.default == "emoji"
+    save_state(State(wkv()), config.parents[1] / "models" / "states" / "wenyan.state")
+    assert shelf.refresh().default == "文言文"
+
+
+def test_what_ai00_itself_could_not_mount_is_noted(config):
+    models = config.parents[1] / "models"
+    save_state(State(wkv()), models / "tuned.pth")
+    save_state(State(wkv()), models / "own.safetensors")
+    config.write_text(CONFIG + "".join(f"[[state]]\npath = '{p}'\n" for p in ("tuned.pth", "own.safetensors")), "utf-8")
+    notes = read_ai00(config).table().set_index("name")["note"]
+    for name, odd in (("tuned", True), ("own", True), ("emoji", False), ("文言文", False)):
+        assert ("Ai00 takes only .st/.state in fp16" in notes[name]) == odd
+
+
+def test_a_config_for_a_model_of_another_architecture_is_told(config, tiny, recwarn):
+    with pytest.warns(UserWarning, match=r"'Config\.toml': is for 'RWKV-x060-.*', RWKV-6; the model is RWKV-7"):
+        shelf = read_ai00(config, tiny)
+    with pytest.warns(UserWarning, match="is for"):
+        shelf.refresh()
+    recwarn.clear()
+    shelf.for_model(None)
+    config.write_text(CONFIG.replace("RWKV-x060-World", "rwkv7-g1"), "utf-8")
+    read_ai00(config, tiny)
+    assert not recwarn.list
+
+
 def test_files_that_are_missing_or_bad_or_outside_are_listed(config, tmp_path):
     save_state(State(wkv()), tmp_path / "outside.state")
     models = tmp_path / "assets" / "models"
@@ -101,6 +158,9 @@ BAD_ENTRIES = [
     ('path = "emoji.state"\nname = ["x"]', r"state\[2\]\.name: need text"),
     ('path = "emoji.state"\nid = "not-a-uuid"', r"state\[2\]\.id: need a UUID"),
     ('path = "emoji.state"\nid = "1234"', r"state\[2\]\.id: need a UUID"),
+    ('path = "emoji.state"\nid = ""', r"state\[2\]\.id: need a UUID, got ''"),
+    ('path = "emoji.state"\nid = "1234567812345678123456781234_678"', r"state\[2\]\.id: need a UUID"),
+    (f'path = "emoji.state"\nname = "{ONE}"', r"state\[2\]\.name: .* is the id of state\[0\]; rename this one"),
     ('path = "emoji.state"\nid = "\\u001b[2J"', r"state\[2\]\.id: need a UUID"),
     ('path = "emoji.state"\nid = 5', r"state\[2\]\.id: need text"),
     ('path = "emoji.state"\nid = 1979-05-27', r"state\[2\]\.id: need text"),
@@ -201,6 +261,7 @@ def test_files_of_every_wrong_kind_are_listed_by_entry_and_path(config, tmp_path
 
 
 def test_a_state_for_another_model_is_listed(config, tiny):
+    config.write_text(CONFIG.replace("RWKV-x060-World-3B-v2.st", "mine.st"), "utf-8")
     shelf = read_ai00(config, tiny)
     assert len(shelf) == 0
     assert re.search(r"state\[0\]\.path: .*H=1 \(model 2\)", shelf.unreadable["文言文"])
@@ -223,6 +284,8 @@ def test_gbk_bytes_that_are_valid_utf8_get_a_hint(config, name):
 def test_a_path_as_windows_writes_it_is_found(config):
     config.write_text("[model]\npath='assets\\models'\n[[state]]\npath = 'states\\wenyan.state'\nname = 'w'\n", "utf-8")
     assert torch.equal(read_ai00(config)["w"].wkv, wkv())
+    config.write_text(config.read_text().replace("name = 'w'\n", ""))
+    assert list(read_ai00(config)) == ["wenyan"]
 
 
 BAD_CONFIGS = [

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import rwkvlab as lab
-from rwkvlab.errors import ConfigError, SaveError
+from rwkvlab.errors import ArgError, ConfigError, PathError, SaveError
 from rwkvlab.states.ai00 import read_ai00, write_ai00
+from rwkvlab.states.card import StateCard
 from rwkvlab.states.files import save_state
 from rwkvlab.states.shelf import Shelf
 from rwkvlab.states.state import State
@@ -164,13 +165,87 @@ def test_an_entry_whose_file_is_missing_gets_it(config):
     assert torch.equal(read_ai00(config)["emoji"].wkv, wkv(7))
 
 
-def test_files_that_a_failed_write_left_are_taken_up_again(config):
-    bad = State(wkv(1e6))
+def test_a_write_that_fails_leaves_no_file(config):
+    models = config.parents[1] / "models"
+    before = sorted(os.listdir(models))
     with pytest.raises(SaveError, match="65504"):
-        write_ai00({"good": State(wkv(3)), "bad": bad}, config)
-    assert config.read_bytes() == CONFIG.encode()
+        write_ai00({"good": State(wkv(3)), "bad": State(wkv(1e6))}, config)
+    assert config.read_bytes() == CONFIG.encode() and sorted(os.listdir(models)) == before
+    config.chmod(0o444)
+    with pytest.raises(PathError, match="read-only"):
+        write_ai00({"good": State(wkv(3))}, config)
+    assert sorted(os.listdir(models)) == before
+    config.chmod(0o644)
     write_ai00({"good": State(wkv(3))}, config)
     assert "good" in read_ai00(config)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_states_of_one_file_are_refused_and_nothing_is_written(config, order):
+    config.write_text(CONFIG + "\n[[state]]\nname = 'a'\npath = 'X.state'\n", "utf-8")
+    before, listed = config.read_bytes(), sorted(os.listdir(config.parents[1] / "models"))
+    states = {"a": State(wkv(1)), "X": State(wkv(2))}
+    with pytest.raises(SaveError, match=r"'X\.state' is the file of '[aX]'; rename one of them"):
+        write_ai00(dict(list(states.items())[::order]), config)
+    assert config.read_bytes() == before and sorted(os.listdir(config.parents[1] / "models")) == listed
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("entry", ["", "\n[[state]]\nname = 'z'\npath = 'z.state'\n"])
+def test_nothing_is_written_through_a_link(config, tmp_path, there, entry):
+    config.write_text(CONFIG + entry, "utf-8")
+    before, outside = config.read_bytes(), tmp_path / "outside.state"
+    if there:
+        save_state(State(wkv(3)), outside)
+    for target in (outside, "inside.state"):
+        link = config.parents[1] / "models" / "z.state"
+        link.symlink_to(target)
+        if target == outside or not there:
+            with pytest.raises((SaveError, ConfigError), match=r"is a link to no file in|'z\.state'; rename"):
+                write_ai00({"z": State(wkv(3))}, config)
+        link.unlink()
+    assert config.read_bytes() == before and outside.exists() == there
+    assert not (config.parents[1] / "models" / "inside.state").exists()
+
+
+def test_an_entry_that_is_wrong_is_refused_with_what_is_wrong(config):
+    config.write_text(CONFIG + "\n[[state]]\nname = 'a'\npath = 'a.state'\nid = 'bad'\n", "utf-8")
+    save_state(State(wkv(3)), config.parents[1] / "models" / "a.state")
+    for shelf in ({"a": State(wkv(3))}, Shelf(config.parents[1] / "models")):
+        with pytest.raises(ConfigError, match=r"'a': the entry of this name is wrong: state\[2\]\.id: need a UUID"):
+            write_ai00(shelf, config)
+
+
+def test_a_name_that_is_an_id_of_another_state_is_refused(config):
+    for name in (ONE, ONE.upper(), ONE.replace("-", "")):
+        with pytest.raises(ConfigError, match="has another state with this id"):
+            write_ai00({name: State(wkv(3))}, config)
+
+
+def test_what_is_no_mapping_of_states_is_refused(config):
+    with pytest.raises(ArgError, match=r"need a Shelf or a mapping, got State; for one state: \{'its name': state\}"):
+        write_ai00(State(wkv()), config)
+    for name in ("new", "emoji"):
+        with pytest.raises(ArgError, match=f"'{name}': need a State, got Tensor"):
+            write_ai00({name: wkv()}, config)
+
+
+def test_a_config_with_numbers_that_are_none_is_added_to(config):
+    config.write_text(CONFIG + "\n[more]\nx = nan\ny = [-nan, {z = nan}]\n", "utf-8")
+    write_ai00({"new": State(wkv(3))}, config)
+    assert "new" in read_ai00(config)
+
+
+def test_a_state_for_another_architecture_than_the_config_is_for_is_told(config, recwarn):
+    card = StateCard(arch="x070")
+    write_ai00({"same": State(wkv(3), card=card.replace(arch="x060")), "unsaid": State(wkv(4))}, config)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"'seven': made for RWKV-7, and 'RWKV-x060-World-3B-v2.*model, is RWKV-6"):
+        write_ai00({"seven": State(wkv(5), card=card)}, config)
+    save_state(State(wkv(6)), config.parents[1] / "models" / "rwkv-x070-mine.state")
+    with pytest.warns(UserWarning, match="made for RWKV-7"):
+        write_ai00(Shelf(config.parents[1] / "models"), config)
+    assert "seven" in read_ai00(config)
 
 
 def test_a_name_of_a_broken_entry_is_taken(config):
