@@ -9,12 +9,13 @@ _PHRASES = (
     (" (--overwrite)", ""),
     ("load it with orientation=", "give orientation="),
     ("pass model=", "give model="),
-    ("; open it with load_state", "; give it as a state"),
-    ("; open it with load_model", "; give it as a model"),
+    ("; open it with load_state", "; give a model here"),
+    ("; open it with load_model", "; give a state here"),
     ("; load_state of the same file gives it", "; give the file as a state too"),
     ("; try load_state", "; it may be a state"),
     ("mount it all the same after load_state(…, any_base=True)", "where there is --any-base, mount it all the same"),
     ("mount transposed(state)", "turn it in Python with transposed(state)"),
+    ("use Path(…).expanduser()", "write $HOME in its place"),
     ("give it as state= too", "give it as STATE too"),
 )
 _FLAG = re.compile(r"\b(?:pass )?(overwrite|drop_shifts|any_base)=True")

@@ -59,10 +59,10 @@ def convert_state(
     if not overwrite and os.path.lexists(target):  # early, before warnings of what was not done
         raise SaveError(f"{show(target)}: is there already; choose another name, or pass overwrite=True")
     ai00 = target.suffix.lower() in (".state", ".st")
-    _tell_lost(state.card, target)
     if dtype is None and not ai00:
         dtype = stored
     path = save_state(state, target, dtype=dtype, drop_shifts=drop_shifts, overwrite=overwrite)
+    _tell_lost(state.card, target)
     written = torch.float16 if ai00 else DTYPES.get(dtype, dtype)  # type: ignore[arg-type, call-overload]
     _report(target.name, state.wkv, state.wkv.to(written).float(), str(written))
     return path

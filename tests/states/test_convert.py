@@ -269,6 +269,8 @@ def test_what_a_card_says_and_the_target_cannot_is_told_once(tmp_path, wkv, recw
     with pytest.warns(UserWarning, match="no card: base model and recipe are lost"):
         convert_state(known, tmp_path / "rwkv-x070-e.pth")
     recwarn.clear()
+    with pytest.raises(PathError):
+        convert_state(known, tmp_path / "none" / "e.pth")
     convert_state(plain, tmp_path / "again.pth")
     convert_state(plain, tmp_path / "again.safetensors")
     assert not recwarn.list
