@@ -11,6 +11,7 @@ import rwkvlab as lab
 from rwkvlab.errors import FormatError, NonFiniteError, UnknownNameError
 from rwkvlab.states.files import save_state
 from rwkvlab.states.shelf import Shelf
+from rwkvlab.states.shelf_names import Names
 from rwkvlab.states.state import State
 
 
@@ -74,6 +75,24 @@ def test_a_comparison_goes_on_without_what_is_damaged(folder, tiny):
     with pytest.warns(UserWarning, match="is left out"):
         compared = lab.compare(tiny, ["a"], Shelf(folder, tiny), template="raw", max_tokens=1, temperature=0)
     assert list(compared.table["state"].unique()) == ["zero", "good", "last"]
+
+
+def test_a_refresh_between_the_name_and_its_file_changes_neither(folder, monkeypatch):
+    shelf, find = Shelf(folder), Names.find
+
+    def find_and_refresh(names, name):
+        found = find(names, name)
+        (folder / "good.pth").unlink(missing_ok=True)
+        shelf.refresh()
+        return found
+
+    monkeypatch.setattr(Names, "find", find_and_refresh)
+    assert shelf.path("good").name == "good.pth" and "good" not in list(shelf)
+    shelf = Shelf(folder)
+    (folder / "last.pth").rename(folder / "good.pth")
+    assert "good" not in shelf and "good" not in shelf
+    with pytest.raises(UnknownNameError, match="no state 'good'"):
+        shelf["good"]
 
 
 def test_threads_share_a_shelf_while_it_is_refreshed(tmp_path):
