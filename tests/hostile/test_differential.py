@@ -1,5 +1,7 @@
 """Whatever torch or safetensors read from a file, we read the same bits of it, on valid and on mutated files."""
 
+import contextlib
+import itertools
 import random
 import warnings
 from collections import OrderedDict
@@ -138,6 +140,18 @@ def test_mutated_files_that_both_read_give_the_same_bits(tmp_path):
     both, alone = mutated(tmp_path, 1500, "short")
     assert both > 50
     assert alone < both / 5
+
+
+def test_a_storage_that_is_described_twice_is_read_as_torch_reads_it_or_not_at_all(tmp_path):
+    kinds, path, read = {"Float": 6, "Half": 12, "BFloat16": 12, "Double": 3}, tmp_path / "a.pth", 0
+    for first, second in itertools.product(kinds, repeat=2):
+        made = (b.tensor(shape=(3,), stride=(1,), kind=f"torch.{kind}Storage", numel=kinds[kind])
+                for kind in (first, second))  # fmt: skip
+        path.write_bytes(b.archive(b.pickled(*zip("ab", made, strict=True)), more=[("archive/version", b"3\n")]))
+        with contextlib.suppress(LoadError):
+            same(read_all(path), torch.load(path, weights_only=True))
+            read += 1
+    assert read == len(kinds)
 
 
 @pytest.mark.long
