@@ -26,7 +26,7 @@ from rwkvlab.errors import Cancelled, PathError, show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for a mistake that the message names, 1 otherwise, 130 for Ctrl-C."""
+    """Run a command; returns its exit code, 2 for a mistake that the message names, 1 for others, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
