@@ -84,7 +84,7 @@ def compare_logits(
     except Cancelled:
         raise
     except (_Failed, RwkvLabError, OSError, RuntimeError, MemoryError) as error:
-        said = str(error)
+        said = str(error) if path is None else str(error).replace(show(path), show(path.name))
         if isinstance(error, PathError) or not isinstance(error, (_Failed, RwkvLabError)):
             said = f"{type(error).__name__}, {_without_folders(said)[:200]}"
         return LogitCheck(pd.DataFrame(columns=list(COLUMNS)), f"logits: not compared: {show(said, 300)[1:-1]}", None)

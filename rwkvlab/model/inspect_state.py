@@ -15,7 +15,7 @@ from rwkvlab.states.ai00json import peek_json, read_json
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.fits import HasDims, check_geometry
 from rwkvlab.states.hints import hint_against
-from rwkvlab.states.layouts import ASSUMED, LAYER_KEY, OURS, SHIFTS, Layout, find_layout
+from rwkvlab.states.layouts import ASSUMED, LAYER_KEY, OURS, SHIFTS, USUAL, Layout, find_layout
 from rwkvlab.states.names import parse_name
 from rwkvlab.states.reading import read_card
 from rwkvlab.tensorfile import TensorFile, tensor_digest
@@ -88,7 +88,7 @@ def _sure(layout: Layout, card: StateCard) -> str:
         return "assumed: RWKV-7 as the model given is kept as VK, older ones as KV; its file does not say which it is"
     if layout.kind == "merged checkpoint" and layout.order == "KV":
         return _SURE["Ai00 .state"]
-    if layout.kind == "rwkvlab state" and any(note.endswith("not proven") for note in card.notes):
+    if layout.kind == "rwkvlab state" and any(note.endswith(USUAL) for note in card.notes):
         return "certain in this file; in the one that it was made from it was only usual"
     return _SURE[layout.kind]
 
@@ -126,7 +126,8 @@ def _with_values(file: TensorFile, layout: Layout, report: FileReport) -> FileRe
 def _carded(blank: FileReport, card: StateCard, shape: tuple[int, ...]) -> FileReport:
     layers, heads, values, keys = shape
     known = {"arch": card.arch, "fingerprint": card.base, "template": card.template, "recipe": card.recipe}
-    return blank.replace(L=layers, H=heads, V=values, K=keys, notes=card.notes, **known)
+    notes = tuple(note for note in card.notes if not note.endswith(USUAL))  # `sure` says it
+    return blank.replace(L=layers, H=heads, V=values, K=keys, notes=notes, **known)
 
 
 def _arch_from(layout: Layout, card: StateCard) -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -58,9 +59,13 @@ class Source:
             raise PathError(f"{show(self.path)}: is made by the system, as those of /proc are; give a regular file")
         if self.size == 0:
             raise EmptyFileError(f"{self.name}: the file is empty; download or save it again")
-        on_disk = info.st_blocks * 512
-        # some file systems count no blocks: there a file is sparse if it has no data at all
-        if self.size > SPARSE_FROM and on_disk < self.size // SPARSE_RATIO and (on_disk or self._is_hole()):
+        if self.size <= SPARSE_FROM or info.st_blocks * 512 >= self.size // SPARSE_RATIO:
+            return
+        with suppress(OSError):  # some file systems count the blocks of a new file only once it was written out
+            os.fsync(self._fd)
+        on_disk = os.fstat(self._fd).st_blocks * 512
+        # others count no blocks: there a file is sparse if it has no data at all
+        if on_disk < self.size // SPARSE_RATIO and (on_disk or self._is_hole()):
             raise LimitError(
                 f"{self.name}: claims {self.size:,} bytes and holds {on_disk:,} on disk; download it again, whole"
             )
