@@ -129,6 +129,12 @@ def _place(config: Ai00Config, entry: StateEntry | None, shelf: Mapping[str, Sta
         raise ConfigError(f"{show(name)}: the entry of this name is wrong: {entry.problem}")
     if (ident := as_id(name)) and any(one.id == ident and one is not entry for one in config.entries):
         raise ConfigError(f"{show(name)}: the config has another state with this id; rename the state")
+    if (
+        entry is not None
+        and isinstance(shelf, Shelf)
+        and shelf.path(name).resolve() == file_of(config, entry).resolve()
+    ):
+        return shelf.path(name), False  # it is there as it is, in whatever layout
     own = _own(config, shelf, name)
     if entry is None and own is not None:
         return own, True

@@ -143,6 +143,18 @@ def test_odd_names_are_quoted(config, name):
     assert tomllib.loads(config.read_text("utf-8"))["state"][-1]["path"] == f"{name}.state"
 
 
+def test_entries_that_are_there_stay_in_whatever_layout(tmp_path):
+    (tmp_path / "m").mkdir()
+    for suffix in ("pth", "state", "safetensors"):
+        save_state(State(torch.ones(1, 1, 2, 2)), tmp_path / "m" / f"{suffix}.{suffix}")
+    entries = "".join(f'[[state]]\npath = "{name}.{name}"\n' for name in ("pth", "state", "safetensors"))
+    config = tmp_path / "Config.toml"
+    config.write_text(f'[model]\npath = "m"\n{entries}')
+    before = config.read_bytes()
+    write_ai00(read_ai00(config), config)
+    assert config.read_bytes() == before and len(os.listdir(tmp_path / "m")) == 3
+
+
 def test_writing_twice_adds_nothing(config, tmp_path):
     models = tmp_path / "assets" / "models"
     save_state(State(wkv(3)), models / "third.state")
