@@ -44,7 +44,7 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     if "://" in source:
         raise PathError(f"{show(source)}: is a URL; download it first, or give 'owner/repo/file' on Hugging Face")
     found, parts = _ON_HUB.fullmatch(source), source.split("/")
-    if not found or {"", ".."} & {*parts} or source.startswith(".") or Path(found["repo"]).is_dir():
+    if not found or {"", ".."} & {*parts} or source.startswith(".") or os.path.lexists(found["repo"]):
         raise PathError(f"{show(source)}: no such file; give a path that exists, or 'owner/repo/file' on Hugging Face")
     return _from_hub(source, found["repo"], found["file"], start)
 

@@ -344,3 +344,11 @@ def test_one_address_that_answers_is_enough(monkeypatch, hub, silence):
     addresses.pop()
     with pytest.raises(OSError, match=r"refused|^$|timed out"):
         rwkvlab.hub._knock("http://many", 0.3)
+
+
+def test_what_lies_below_a_file_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "k").mkdir()
+    (tmp_path / "k" / "views.pth").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PathError, match="no such file; give a path"):
+        fetch("k/views.pth/x")

@@ -8,6 +8,7 @@ from typing import Any
 
 import rwkvlab as lab
 from rwkvlab.cli.texts import as_json
+from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import show
 from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect import inspect_all
@@ -35,7 +36,7 @@ def inspect_command(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.json:
         print(as_json([report.to_dict() for report in reports]))
     elif len(reports) == 1:
-        print(reports[0])
+        print(reports[0].replace(sure=in_options(reports[0].sure), problem=in_options(reports[0].problem)))
     else:
         print(_table(reports, list(models)))
     return int(any(report.problem for report in reports))
@@ -56,7 +57,7 @@ def _table(reports: list[lab.FileReport], models: list[str]) -> str:
         values = (_number(row["norm"]), _number(row["largest"]), size_text(report.bytes))
         rows.append([name, kind, arch, geometry, stored, *values, *(_fits(report, model) for model in models)])
         reasons = [report.problem, *(f"{show(model, 40)[1:-1]}: {why}" for model, why in report.fits.items() if why)]
-        said += [f"{name}: {show(reason, 600)[1:-1]}" for reason in (*reasons, *report.warnings) if reason]
+        said += [f"{name}: {in_options(show(reason, 600)[1:-1])}" for reason in (*reasons, *report.warnings) if reason]
         same.setdefault(report.sha256, []).append(name)
     said += [f"{', '.join(names)}: the same bytes" for sha, names in same.items() if sha and len(names) > 1]
     return "\n".join([*straight([heads, *rows], [100] * len(heads)), *said])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 import rwkvlab as lab
@@ -54,5 +55,8 @@ def verify_command(arguments: argparse.Namespace, _: list[str]) -> int:
         seeds=range(arguments.seeds),
         official=not arguments.no_official,
     )
-    print(in_options(as_json(report.to_dict()) if arguments.json else repr(report)))
+    said = (tuple(map(in_options, texts)) for texts in (report.findings, report.problems, report.doubts))
+    findings, problems, doubts = said
+    shown = replace(report, findings=findings, problems=problems, doubts=doubts)
+    print(as_json(shown.to_dict()) if arguments.json else shown)
     return UNDECIDED if report.undecided else int(not report.ok)

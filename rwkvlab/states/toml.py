@@ -9,7 +9,9 @@ import tomllib
 import uuid
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -21,8 +23,7 @@ MAX_DOTS = 4  # of a key: what one of many parts costs grows with their square
 MAX_NESTING = 100
 BOM = b"\xef\xbb\xbf"
 _FIELDS = {"path": str, "name": str, "id": str, "default": bool}
-# strings, those of several lines first, and comments; one that is not closed reaches to the end, so that none is tried
-# twice
+# strings, those of several lines first, and comments; one that is not closed reaches to the end: none is tried twice
 _QUOTED = re.compile(
     r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}+)?|"(?:[^"\\\n]|\\[^\n])*+"?'
     r"|'''(?:[^']|'(?!''))*+(?:'{3,5}+)?|'[^'\n]*+'?|#[^\n]*+",
@@ -88,14 +89,12 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         if "is a" not in str(error):
             raise
         raise PathError(f"{str(error).partition('; ')[0]}; give Ai00's Config.toml") from error
-    try:
+    with closing(source):
         if source.size > MAX_SIZE:
             raise ConfigError(
                 f"{source.name}: has {source.size:,} bytes, at most {MAX_SIZE:,} are read; is it a Config.toml?"
             )
         return source.bytes_at(0, source.size)
-    finally:
-        source.close()
 
 
 def decode(name: str, raw: bytes) -> str:
@@ -107,26 +106,30 @@ def decode(name: str, raw: bytes) -> str:
         raise ConfigError(f"{name}: not UTF-8 at byte {at:,}; save it as UTF-8") from error
 
 
+def _depth(line: str) -> int:
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", line))
+    return max(accumulate(steps), default=0)
+
+
 def parse(name: str, text: str) -> dict[str, Any]:
     """Return what a TOML text says; raises ConfigError, fast also where the text was made to take long."""
     number = 0
     plain = _QUOTED.sub(lambda found: "" if found[0][0] == "#" else "s" + "\n" * found[0].count("\n"), text)
     for number, line in enumerate(plain.split("\n"), 1):
-        if _DOTTED.search(line) or max(line.count("["), line.count("{")) > MAX_NESTING:
+        if _DOTTED.search(line) or _depth(line) > MAX_NESTING:
             raise ConfigError(f"{name}: line {number}: nested too deep; correct the line")
     number -= plain.endswith("\n")
     try:
         return tomllib.loads(text, parse_float=_float)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "nested too deep or a number too long"
-        why = why.replace("at end of document", f"at line {number}, the last")
-        raise ConfigError(f"{name}: not TOML: {show(why, 120)[1:-1]}; correct the file") from error
+        said = show(why.replace("at end of document", f"at line {number}, the last"), 120)[1:-1]
+        raise ConfigError(f"{name}: not TOML: {said}; correct the file") from error
 
 
 def _float(text: str) -> float:
     """Return a number; every nan is the same object, so that what was read twice is equal."""
-    number = float(text)
-    return math.nan if math.isnan(number) else number
+    return math.nan if math.isnan(float(text)) else float(text)
 
 
 def _warn_unknown(name: str, listed: Sequence[Any]) -> None:

@@ -20,6 +20,14 @@ from rwkvlab.cli.wording import in_options
         ("give texts= like those", "give --texts like those"),
         ('pass format="rwkv.cpp" for', "pass --format rwkv.cpp for"),
         ("not compared: official=False", "not compared: --no-official"),
+        ("'/data/model=7b/dtype=bf16/x.pth': no such file", "'/data/model=7b/dtype=bf16/x.pth': no such file"),
+        (
+            "'a (--overwrite) b.pth': is there, pass overwrite=True",
+            "'a (--overwrite) b.pth': is there, give --overwrite",
+        ),
+        ("load it with orientation='KV', 'x model=y'", "give --orientation KV, 'x model=y'"),
+        ("263; pass tokenizer=<path of its vocabulary>", "263; pass --tokenizer <path of its vocabulary>"),
+        ("data/model=7b stays", "data/model=7b stays"),
         ("anymodel=x and a_texts= stay", "anymodel=x and a_texts= stay"),
     ],
 )

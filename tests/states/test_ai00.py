@@ -436,3 +436,13 @@ def test_a_name_with_ai00_in_it_does_not_make_a_state_of_ai00(config, tmp_path):
     save_state(State(wkv()), folder / "Ai00-mine.pth")
     write_ai00(Shelf(folder), config)
     assert 'path = "Ai00-mine.state"' in config.read_text("utf-8")
+
+
+def test_many_entries_on_one_line_are_no_nesting(tmp_path):
+    (tmp_path / "m").mkdir()
+    entries = ", ".join(f'{{path = "a{i}.state"}}' for i in range(150))
+    (tmp_path / "Config.toml").write_text(f'state = [{entries}]\n[model]\npath = "m"\n')
+    assert len(read_ai00(tmp_path / "Config.toml").unreadable) == 150
+    (tmp_path / "Config.toml").write_text(f'a = {"[" * 101}{"]" * 101}\n[model]\npath = "m"\n')
+    with pytest.raises(ConfigError, match="line 1: nested too deep"):
+        read_ai00(tmp_path / "Config.toml")
