@@ -28,13 +28,16 @@ class ModelHeader:
     def __init__(self, source: str | os.PathLike[str]) -> None:
         """Read the header; raises what `load_model` raises for a file that it does not take."""
         self.path = fetch(source)
-        self.dims = read_header(self.path)[0]
+        with open_container(self.path) as file:
+            self.dims = read_header(file)[0]
         self.card = ModelCard(self.path.name, self.dims.arch, "")
 
     def known(self) -> ModelHeader:
         """Return itself, the fingerprint filled in: the weights are read for it, once."""
         if not self.card.fingerprint:
-            self.card = ModelCard(self.card.name, self.card.arch, measure_weights(self.path)[1])
+            with open_container(self.path) as file:
+                fingerprint = measure_weights(file, read_header(file)[1])[1]
+            self.card = ModelCard(self.card.name, self.card.arch, fingerprint)
         return self
 
 
@@ -58,43 +61,37 @@ def known_models(models: Any) -> dict[str, HasDims]:
     return known
 
 
-def read_header(path: Path) -> tuple[Dims, dict[str, tuple[int, ...]]]:
-    """Return the geometry of a base model, and the shapes of its weights; the message of an error names the file."""
-    with open_container(path) as file:
-        return _survey(file)
-
-
-def base_report(path: Path, blank: FileReport, values: bool) -> FileReport:
-    """Return the report on a base model; raises LoadError for anything else."""
-    with open_container(path) as file:
-        dims, table = _survey(file)
-        dtypes = sorted({str(file.info(key)[0]).removeprefix("torch.") for key in table})
-        report = blank.sized(dims).replace(kind="base model", dtypes=tuple(dtypes), tensors=len(file.keys()))
-    if not values:
-        return report
-    found, fingerprint = measure_weights(path)
-    return report.replace(values=found, fingerprint=fingerprint).judged()
-
-
-def measure_weights(path: Path) -> tuple[Values, str]:
-    """Return what the weights of a base model are like, and its fingerprint; they are read one by one."""
-    mark = Fingerprint()
-    with open_container(path) as file:
-        return values_of_weights(_weights(file, _survey(file)[1], mark)), mark.hex()
-
-
-def _opened(item: Any) -> Any:
-    return ModelHeader(item) if isinstance(item, (str, os.PathLike)) else item
-
-
-def _survey(file: Container) -> tuple[Dims, dict[str, tuple[int, ...]]]:
+def read_header(file: Container) -> tuple[Dims, dict[str, tuple[int, ...]]]:
+    """Return the geometry of an open base model, and the shapes of its weights; an error's message names the file."""
     try:
         return survey(file)
     except (SchemaError, MismatchError) as error:
         raise type(error)(f"{file.name}: {error}") from None
 
 
-def _weights(file: Container, table: dict[str, tuple[int, ...]], mark: Fingerprint) -> Iterator[tuple[str, Tensor]]:
+def base_report(path: Path, blank: FileReport, values: bool) -> FileReport:
+    """Return the report on a base model; raises LoadError for anything else."""
+    with open_container(path) as file:
+        dims, table = read_header(file)
+        dtypes = sorted({str(file.info(key)[0]).removeprefix("torch.") for key in table})
+        report = blank.sized(dims).replace(kind="base model", dtypes=tuple(dtypes), tensors=len(file.keys()))
+        if not values:
+            return report
+        found, fingerprint = measure_weights(file, table)
+    return report.replace(values=found, fingerprint=fingerprint).judged()
+
+
+def measure_weights(file: Container, table: Mapping[str, tuple[int, ...]]) -> tuple[Values, str]:
+    """Return what the weights of an open base model are like, and its fingerprint; they are read one by one."""
+    mark = Fingerprint()
+    return values_of_weights(_weights(file, table, mark)), mark.hex()
+
+
+def _opened(item: Any) -> Any:
+    return ModelHeader(item) if isinstance(item, (str, os.PathLike)) else item
+
+
+def _weights(file: Container, table: Mapping[str, tuple[int, ...]], mark: Fingerprint) -> Iterator[tuple[str, Tensor]]:
     """Read the weights one by one, and add them to the fingerprint."""
     for key, shape in tqdm(table.items(), delay=2, desc=show(file.name[1:-1], 40), leave=False):
         tensor = file.read(key).reshape(shape)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rwkvlab.errors import MismatchError, SchemaError, show
+from rwkvlab.model.containers import open_container
 from rwkvlab.model.file_report import VERIFY, FileReport
 from rwkvlab.model.file_values import values_of_layers
 from rwkvlab.model.inspect_base import measure_weights, read_header
@@ -99,10 +100,12 @@ def _is_assumed(card: StateCard) -> bool:
 
 def _with_base(path: Path, report: FileReport, values: bool) -> FileReport:
     """Return the report on a merged checkpoint with what its weights are."""
-    report = report.sized(read_header(path)[0])
-    if not values or report.values is None:
-        return report
-    found, fingerprint = measure_weights(path)
+    with open_container(path) as file:
+        dims, table = read_header(file)
+        report = report.sized(dims)
+        if not values or report.values is None:
+            return report
+        found, fingerprint = measure_weights(file, table)
     spoilt = report.values.spoilt(found.first_nonfinite, found.nonfinite)
     return report.replace(fingerprint=fingerprint, values=spoilt)
 
