@@ -1,0 +1,82 @@
+"""What a model expects along a given text, from several initial states at once: surprise, KL, likeliest token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rwkvlab.errors import ArgError, NonFiniteError, PromptError
+from rwkvlab.model.score import LOGITS
+from rwkvlab.states.state import State
+
+if TYPE_CHECKING:
+    from rwkvlab.model.engine import Model
+
+
+class Along(NamedTuple):
+    """One row a start, one column a token of the text, all [S,T].
+
+    surprise: -log p of the token, nats. kl: from this start's distribution to that of the reference start, KL(start ‖
+    reference), nats. best: whether the token was the likeliest one.
+    """
+
+    surprise: np.ndarray
+    kl: np.ndarray
+    best: np.ndarray
+
+
+def along(
+    model: Model,
+    prompt: Sequence[int],
+    ids: Sequence[int],
+    starts: Sequence[State | None],
+    *,
+    reference: int = 0,
+    what: str = "reading",
+) -> Along:
+    """Read `prompt` and then `ids` (both of at least one id) from each of S starts, teacher-forced; None is zeros.
+
+    Every token of ids is judged given all before it; reference is the index of the start that the others are set
+    against. The states are batched, the text is read in pieces that keep the logits small, and a bar named `what` shows
+    after two seconds. Raises PromptError, ArgError, MismatchError, NonFiniteError with the start's index.
+    """
+    states, prompt, ids = list(starts), list(prompt), list(ids)
+    if not prompt or not ids:
+        raise PromptError("text: need at least two tokens; the first cannot be predicted from a state alone")
+    if not 0 <= reference < len(states):
+        raise ArgError(f"reference: need an index below {len(states)}, got {reference}")
+    rows = len(states)
+    surprise, kl = np.empty((rows, len(ids))), np.empty((rows, len(ids)))
+    best = np.empty((rows, len(ids)), dtype=bool)
+    with torch.no_grad():
+        flow = model.begin(states)
+        fed = torch.tensor([prompt + ids[:-1]]).expand(rows, -1)
+        head = len(prompt) - 1
+        if head:
+            model.run(fed[:, :head], flow, None)
+        width = max(1, LOGITS // (model.dims.vocab * rows))
+        for at in tqdm(range(0, len(ids), width), delay=2, desc=what, leave=False):
+            logits = model.run(fed[:, head + at : head + at + width], flow, "all")
+            assert logits is not None
+            end = at + logits.shape[1]
+            parts = judge(logits, torch.tensor(ids[at:end]), reference)
+            surprise[:, at:end], kl[:, at:end], best[:, at:end] = parts
+    for row in np.flatnonzero(~np.isfinite(surprise).all(axis=1))[:1]:
+        raise NonFiniteError(f"states[{row}]: logits hold NaN or infinity; the weights or this state are broken")
+    return Along(surprise, kl, best)
+
+
+def judge(logits: Tensor, wanted: Tensor, reference: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return surprise, KL(row ‖ row `reference`) and whether `wanted` [T] is likeliest, for logits [B,T,vocab]."""
+    logp = logits.double().log_softmax(dim=-1)
+    ids = wanted.to(logits.device).expand(len(logits), -1)
+    surprise = -logp.gather(-1, ids[..., None])[..., 0]
+    apart = logp - logp[reference : reference + 1]
+    kl = (logp.exp() * apart).sum(dim=-1).clamp_min(0)
+    best = logits.argmax(dim=-1) == ids
+    return surprise.cpu().numpy(), kl.cpu().numpy(), best.cpu().numpy()
