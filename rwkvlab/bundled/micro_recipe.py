@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rwkvlab.bundled.micro_data import VOCAB, Batch, batch, vocabulary
 from rwkvlab.bundled.micro_measure import measure
+from rwkvlab.bundled.shelf import SEEDS, states_folder
 from rwkvlab.model import rwkv7
 from rwkvlab.model.engine import Model, load_model
 from rwkvlab.model.parts import Flow, Way
@@ -141,12 +142,12 @@ def _initial(key: str, empty: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator) * std
 
 
-def tune_states(recipe: Recipe, model: Model) -> dict[str, State]:
-    """Tune one state a task, on queries that are not held out."""
+def tune_states(recipe: Recipe, model: Model, seed: int = 0) -> dict[str, State]:
+    """Tune one state a task, on queries that are not held out; another seed has other queries in another order."""
     states = {}
-    for task in micro_tasks(recipe.tune_examples, recipe.seed, held_out=False):
+    for task in micro_tasks(recipe.tune_examples, seed, held_out=False):
         state = tune(model, task.examples(), steps=recipe.tune_steps, lr=recipe.tune_lr, batch=recipe.tune_batch,
-                     seed=recipe.seed, template="raw")  # fmt: skip
+                     seed=seed, template="raw")  # fmt: skip
         states[task.name] = state.named(task.name)
     return states
 
@@ -171,14 +172,15 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Make micro.pth, vocab.txt, states/*.safetensors, log.json and card.json in a folder."""
+    """Make micro.pth, vocab.txt, log.json, the states of every seed (states/, seeds/1/ …) and card.json in a folder."""
     parser = argparse.ArgumentParser(prog="python -m rwkvlab.bundled.micro_recipe", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     parser.add_argument("--keep", action="store_true", help="keep the micro.pth that is there; tune and measure only")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="the seeds whose states are tuned")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     recipe, out = Recipe(), args.out
-    (out / "states").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     if not args.keep:
         weights = initial_weights(recipe.seed)
         steps = []
@@ -190,18 +192,17 @@ def main(argv: list[str] | None = None) -> None:
         _write_text(out / "vocab.txt", vocabulary())
         _write_json(out / "log.json", _log(recipe, steps))
     model = load_model(out / "micro.pth", device="cpu", tokenizer=out / "vocab.txt")
-    states = tune_states(recipe, model)
-    for name, state in states.items():
-        save_state(state, out / "states" / f"{name}.safetensors")
-    print(f"tuned {', '.join(states)}; measuring", flush=True)
-    card: dict[str, object] = {
-        "name": "micro",
-        "dims": asdict(DIMS),
-        "fingerprint": model.card.fingerprint,
-        "recipe": asdict(recipe),
-    }
-    card |= {"held-out queries": 500, "accuracy": measure(model, states, n=500)}
-    _write_json(out / "card.json", card)
+    about = {"name": "micro", "dims": asdict(DIMS), "fingerprint": model.card.fingerprint, "recipe": asdict(recipe)}
+    card = json.loads((out / "card.json").read_text("utf-8")) if args.keep and (out / "card.json").exists() else {}
+    card |= about | {"held-out queries": 500}
+    for seed in args.seeds:
+        states, folder = tune_states(recipe, model, seed), states_folder(out, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, state in states.items():
+            save_state(state, folder / f"{name}.safetensors")
+        print(f"seed {seed}: tuned {', '.join(states)}; measuring", flush=True)
+        card["accuracy" if seed == 0 else f"accuracy, seed {seed}"] = measure(model, states, n=500)
+        _write_json(out / "card.json", card)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """The bundled micro model: what it is, what it can do, and that the controls do nothing."""
 
+import json
 import subprocess
 import sys
+import tomllib
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +75,42 @@ def test_training_queries_are_answered_no_better_than_held_out_ones(micro):
     seen = Experiment(model, {"sort": shelf["sort"]}, micro_tasks(200, 3, held_out=False)[2]).run()["right"].mean()
     held = Experiment(model, {"sort": shelf["sort"]}, micro_tasks(200, 3)[2]).run()["right"].mean()
     assert abs(seen - held) < 0.06
+
+
+def test_other_seeds_give_other_states_that_do_the_same(micro):
+    model, shelf = micro
+    card = json.loads((Path(str(files("rwkvlab.bundled"))) / "micro" / "card.json").read_text("utf-8"))
+    for seed in (1, 2):
+        other, twin = bundled("micro", seed)
+        assert other.card == model.card
+        assert list(twin) == list(shelf)
+        assert not twin.unreadable
+        for name, state in twin.items():
+            assert state.card.name == name
+            assert same_base(state.card.base, model.card.fingerprint)
+            assert state.card.recipe == shelf[name].card.recipe.replace("seed 0", f"seed {seed}")
+            assert float((state.wkv - shelf[name].wkv).norm()) > 0.1 * float(state.wkv.norm())
+        rows = Experiment(model, dict(twin), micro_tasks(60, 12)).run()
+        right = rows[rows["state"] == rows["task"]].groupby("task")["right"].mean()
+        assert (right >= 0.9).all()
+        for name, found in card[f"accuracy, seed {seed}"].items():
+            assert found["state"] >= 0.95, name
+            assert max(found["wrong"], found["transposed"]) <= found["zero"] + 0.05, name
+
+
+@pytest.mark.parametrize("seed", [3, -1, True, 1.0, None, "1"])
+def test_an_unknown_seed_is_refused(seed):
+    with pytest.raises(ArgError, match=r"seed: need an integer in \[0, 2\]"):
+        bundled("micro", seed)
+
+
+def test_the_wheel_will_hold_every_file_of_the_model():
+    root = Path(str(files("rwkvlab")))
+    patterns = tomllib.loads((root.parent / "pyproject.toml").read_text("utf-8"))
+    found = {
+        path for pattern in patterns["tool"]["setuptools"]["package-data"]["rwkvlab"] for path in root.glob(pattern)
+    }
+    assert {path for path in (root / "bundled" / "micro").rglob("*") if path.is_file()} <= found
 
 
 def test_an_unknown_name_is_refused_with_what_there_is():
