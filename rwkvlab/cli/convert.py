@@ -10,12 +10,12 @@ from typing import Any
 import rwkvlab as lab
 from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.hub import fetch
-from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect_base import ModelHeader
 from rwkvlab.shapes import DTYPES
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.files import peek_state
 from rwkvlab.states.naming import offer
+from rwkvlab.states.render import size_text
 
 _TEXT = "The suffix of DST names the layout: .pth (trainers), .state (Ai00, fp16), .safetensors (rwkvlab, whole)."
 

@@ -10,11 +10,11 @@ import rwkvlab as lab
 from rwkvlab.cli.texts import as_json
 from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import show
-from rwkvlab.model.file_report import size_text
 from rwkvlab.model.inspect import inspect_all
 from rwkvlab.model.inspect_base import known_models
 from rwkvlab.shapes import ARCH_NAMES
 from rwkvlab.states.columns import straight
+from rwkvlab.states.render import size_text
 
 _HEADS = ("file", "is", "made for", "geometry", "stored", "norm", "largest", "size")
 

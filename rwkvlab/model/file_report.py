@@ -11,7 +11,7 @@ from rwkvlab.errors import show
 from rwkvlab.model.file_values import Values
 from rwkvlab.shapes import ARCH_NAMES, Dims
 from rwkvlab.states.names import NameCard
-from rwkvlab.states.render import NO_FORMULAS, escape, sparkline
+from rwkvlab.states.render import NO_FORMULAS, escape, size_text, sparkline
 
 COLUMNS = (
     *("file", "kind", "arch", "L", "H", "V", "K", "dtype", "orientation", "sure", "norm", "largest", "nonfinite"),
@@ -159,14 +159,6 @@ class FileReport:
         if values.nonfinite:
             lines.append(f"{values.nonfinite} are NaN or infinite, the first in {values.first_nonfinite}")
         return lines
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes in the unit that suits it, such as "16.0 MiB"."""
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= scale:
-            return f"{size / scale:.{1 if size < 100 * scale else 0}f} {unit}"
-    return f"{size} bytes"
 
 
 def _plain(value: Any) -> Any:
