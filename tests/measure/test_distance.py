@@ -1,10 +1,13 @@
 import math
+import time
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rwkvlab.errors import ArgError
-from rwkvlab.measure.distance import head_distance
+from rwkvlab.errors import ArgError, MismatchError
+from rwkvlab.measure.distance import head_distance, mean_angle
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.state import State
 
@@ -42,6 +45,7 @@ def test_a_zero_head_has_no_direction_and_no_scale():
     table = head_distance(a.replace(wkv=wkv), b)
     assert table.relative[0] == math.inf and math.isnan(table.cosine[0])
     assert table.frobenius[0] == pytest.approx(float(b.wkv[0, 0].norm()))
+    assert math.isnan(table.key_angle[0]) and math.isnan(table.value_angle[0])
     assert table.iloc[1:].notna().all(axis=None)
     back = head_distance(b, a.replace(wkv=wkv))
     assert back.relative[0] == pytest.approx(1.0) and math.isnan(back.cosine[0])
@@ -68,3 +72,131 @@ def test_states_of_other_models_are_refused_with_what_differs():
         head_distance(old, new)
     with pytest.raises(ArgError, match="b: need a State"):
         head_distance(state(), None)
+
+
+def orthogonal(size, seed):
+    return torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[
+        0
+    ]
+
+
+def spanned(values, keys, sigma):
+    """One head whose value directions are the columns of `values`, its key directions those of `keys`."""
+    return State((values @ torch.diag(torch.tensor(sigma, dtype=torch.float64)) @ keys.mT)[None, None])
+
+
+def test_the_angles_are_those_between_the_planted_directions_of_each_side():
+    V, K = orthogonal(9, 0), orthogonal(7, 1)
+    turn = {side: [math.radians(degrees) for degrees in some] for side, some in (("v", (10, 50)), ("k", (0, 24)))}
+
+    def turned(basis, angles):
+        return torch.stack(
+            [math.cos(angle) * basis[:, at] + math.sin(angle) * basis[:, at + 2] for at, angle in enumerate(angles)], 1
+        )
+
+    a = spanned(V[:, :2], K[:, :2], [3.0, 2.0])
+    b = spanned(turned(V, turn["v"]), turned(K, turn["k"]), [1.0, 5.0])
+    row = head_distance(a, b, rank=2).iloc[0]
+    assert row.value_angle == pytest.approx(30, abs=1e-4) and row.key_angle == pytest.approx(12, abs=1e-4)
+    assert row["rank"] > 2
+
+
+def test_only_the_strongest_directions_make_the_spaces():
+    V, K = orthogonal(6, 2), orthogonal(6, 3)
+    a = spanned(V[:, :3], K[:, :3], [4.0, 3.0, 0.5])
+    b = spanned(V[:, [0, 1, 4]], K[:, [0, 1, 5]], [4.0, 3.0, 0.5])
+    assert head_distance(a, b, rank=2).iloc[0][["key_angle", "value_angle"]].tolist() == pytest.approx([0, 0], abs=1e-4)
+    assert head_distance(a, b, rank=3).iloc[0].key_angle == pytest.approx(30, abs=1e-4)  # one of three at 90
+    assert head_distance(a, b, rank=2).iloc[0]["rank"] == pytest.approx(2, rel=1e-4)  # 0.5 goes, 0.5 comes
+    short = head_distance(a, b, rank=4)
+    assert short[["key_angle", "value_angle"]].isna().all(axis=None)  # there are three
+    assert short["rank"].notna().all()
+
+
+def test_a_rank_above_the_size_of_a_head_takes_all_directions():
+    table, other = head_distance(state(0), state(1), rank=4), head_distance(state(0), state(1), rank=1000)
+    assert table.equals(other)
+    assert table.value_angle.to_numpy() == pytest.approx(0, abs=1e-4)  # all four value channels of both
+    assert (table.key_angle > 1).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([-2.0, 1e-12, 1e10]), st.sampled_from([1, 2, 3]))
+def test_what_should_not_know_order_scale_or_side_does_not(seed, factor, rank):
+    a, b = state(seed, values=5, keys=6), state(seed + 1, values=5, keys=6)
+    table, back = head_distance(a, b, rank=rank), head_distance(b, a, rank=rank)
+    same = ["frobenius", "cosine", "key_angle", "value_angle", "rank"]
+    assert back[same].to_numpy() == pytest.approx(table[same].to_numpy(), rel=1e-6)
+    angles = ["key_angle", "value_angle"]
+    scaled = head_distance(a, b * factor, rank=rank)
+    assert scaled[angles].to_numpy() == pytest.approx(table[angles].to_numpy(), rel=1e-3)
+    turned = head_distance(*(State(one.wkv.mT) for one in (a, b)), rank=rank)
+    assert turned[angles[::-1]].to_numpy() == pytest.approx(table[angles].to_numpy(), rel=1e-6)
+    assert table[angles].stack().between(0, 90).all()
+
+
+def test_permuted_heads_and_layers_give_permuted_rows():
+    a, b = state(0), state(1)
+    order = torch.tensor([2, 0, 1])
+    table = head_distance(a, b).drop(columns=["layer", "head"]).to_numpy().reshape(2, 3, -1)
+    moved = head_distance(*(State(one.wkv.flip(0)[:, order]) for one in (a, b)))
+    assert moved.drop(columns=["layer", "head"]).to_numpy().reshape(2, 3, -1) == pytest.approx(table[::-1][:, order])
+
+
+def test_random_spaces_lie_as_far_apart_as_is_written():
+    generator = torch.Generator().manual_seed(0)
+
+    def mean(rank, size):
+        one, two = (torch.linalg.qr(torch.randn(4000, size, rank, generator=generator).double())[0] for _ in "ab")
+        return float(mean_angle(one, two).mean())
+
+    assert [round(mean(*case)) for case in ((4, 64), (1, 64), (8, 64), (4, 16))] == [78, 84, 72, 63]
+
+
+def test_a_floor_is_the_mean_over_states_set_against_b_and_over_pairs():
+    a, b, c, d, e = (state(seed) for seed in range(5))
+    names = [*head_distance(a, b).columns[2:]]
+    assert names == ["frobenius", "relative", "cosine", "key_angle", "value_angle", "rank"]
+    table = head_distance(a, b, floor=[c, (d, e)])
+    assert [*table.columns[8:]] == [*(f"{name}_floor" for name in names), "beyond"]
+    assert table.iloc[:, :8].equals(head_distance(a, b))
+    wanted = (head_distance(b, c)[names] + head_distance(d, e)[names]) / 2
+    assert table[[f"{name}_floor" for name in names]].to_numpy() == pytest.approx(wanted.to_numpy())
+    assert table["beyond"].to_numpy() == pytest.approx((table["frobenius"] / wanted["frobenius"]).to_numpy())
+    still = head_distance(a, b, floor=[b])
+    assert (still["beyond"] == math.inf).all() and (still["frobenius_floor"] == 0).all()
+    assert head_distance(b, b, floor=[b])["beyond"].isna().all()
+
+
+@pytest.mark.parametrize("floor", [[None], [(1, 2)], "ab", 5, [(1,)], None])
+def test_a_floor_is_made_of_states(floor):
+    with pytest.raises(ArgError, match="floor"):
+        head_distance(state(), state(), floor=floor)
+
+
+def test_a_floor_of_another_model_is_refused():
+    with pytest.raises(MismatchError, match=r"floor\[1\]"):
+        head_distance(state(), state(), floor=[state(), state(heads=2)])
+
+
+@pytest.mark.parametrize("rank", [0, -1, 1.5, None, "4", True])
+def test_a_rank_is_a_whole_number_from_one(rank):
+    with pytest.raises(ArgError, match="rank: "):
+        head_distance(state(), state(), rank=rank)
+
+
+def test_nan_stays_in_its_head():
+    a, b = state(0), state(1)
+    wkv = b.wkv.clone()
+    wkv[1, 0, 2, 3] = float("nan")
+    table = head_distance(a, b.replace(wkv=wkv))
+    assert table.iloc[3, 2:].isna().all()
+    assert table.drop(3).equals(head_distance(a, b).drop(3))
+
+
+@pytest.mark.long
+def test_two_large_states_take_seconds():
+    a, b = (State(torch.randn(32, 64, 64, 64)) for _ in "ab")
+    begun = time.monotonic()
+    head_distance(a, b)
+    assert time.monotonic() - begun < 20  # 4.3 s on one quiet core
