@@ -43,7 +43,7 @@ def test_a_column_of_a_table_is_drawn_where_its_heads_are(ax):
     (image,) = ax.images
     grid = np.ma.filled(image.get_array(), np.nan)
     np.testing.assert_array_equal(grid, [[-4, np.nan, np.nan], [np.nan, np.nan, 3]])
-    assert bar_label(ax) == "effect"
+    assert bar_label(ax) == "effect (nats of log-odds)\ncrossed: infinite\nhatched: no number"
 
 
 def test_numbers_with_a_sign_have_zero_in_the_middle(ax):

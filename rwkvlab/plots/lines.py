@@ -1,0 +1,115 @@
+"""Lines along a text: one a head, coloured by layer, and one a start, smoothed over its raw points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from rwkvlab.errors import ArgError, show
+from rwkvlab.plots.fonts import entry
+from rwkvlab.plots.style import LINES, axes_of, ink, integer_ticks, legend, palette, ramp
+from rwkvlab.plots.tables import check_places, check_table, series, unit
+from rwkvlab.shapes import check_range
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KEPT = 40  # a smoothed line follows about so many parts of a text
+
+
+def plot_over_time(data: pd.DataFrame, value: str = "norm", ax: Axes | None = None) -> Axes:
+    """Draw `value` of every head against the tokens read, one line a head, layers in colours.
+
+    data: rows with columns token, layer, head and value ("norm", "effective_rank", …), such as `over_time` returns.
+    Raises ArgError for missing columns.
+    """
+    ax = axes_of(ax)
+    draw_heads(ax, "plot_over_time", data, value)
+    ax.set_ylabel(unit(value))
+    return ax
+
+
+def plot_surprise(
+    data: pd.DataFrame, value: str = "surprise", ax: Axes | None = None, *, window: int | None = None
+) -> Axes:
+    """Draw `value` token by token along a text, one line a start: the mean over `window` tokens, raw points faint.
+
+    data: rows with columns token and value ("surprise" or "kl", nats), such as `influence(…).total`; one line a
+    combination of start, state, text, prompt, sample and along. With a column surprise_zero the zero start is drawn
+    beside them. window: tokens, None for a fortieth of the text. Raises ArgError for missing columns.
+    """
+    ax = axes_of(ax)
+    parts = draw_along(ax, "plot_surprise", data, value, window)
+    if value == "surprise" and "surprise_zero" in data.columns:
+        draw_along(ax, "plot_surprise", parts[0][1], "surprise_zero", window, at=len(parts), name="zero")
+    ax.set_ylabel(unit(value))
+    legend(ax)
+    return ax
+
+
+def draw_heads(ax: Axes, plot: str, data: Any, value: str, *, median: bool = False) -> None:
+    """Draw one line a head against the column token, layers in colours with their key."""
+    from matplotlib.collections import LineCollection
+
+    numbers = ("token", "layer", "head", value)
+    table = check_places(plot, check_table(plot, data, numbers, numbers), "layer", "head")
+    table = table.assign(**{value: table[value].where(np.isfinite(table[value]))})
+    if (twice := table.duplicated(["token", "layer", "head"])).any():
+        raise ArgError(f"{plot}: several rows for {show(dict(table[twice].iloc[0]))[1:-1]}; choose one text or state")
+    wide = table.pivot(index="token", columns=["layer", "head"], values=value).sort_index()
+    layers = sorted(table["layer"].unique())
+    few = len(layers) <= len(palette(ax))
+    shades = ramp(ax, layers[-1] + 1)
+    alpha = max(0.15, min(1.0, 60 / wide.shape[1]))
+    for at, layer in enumerate(layers):
+        part = wide.loc[:, wide.columns.get_level_values("layer") == layer]
+        lines = [np.column_stack((part.index, part.iloc[:, head])) for head in range(part.shape[1])]
+        colour: Any = palette(ax)[at] if few else shades(layer)
+        style = LINES[at % len(LINES)] if few else "-"
+        ax.add_collection(LineCollection(lines, colors=[colour], linestyles=[style], linewidths=1.1, alpha=alpha))
+        if few:
+            ax.plot([], [], color=colour, linestyle=style, label=f"layer {layer}")
+    if median:
+        ax.plot(wide.index, wide.median(axis=1), color=ink(ax), linewidth=2.4, label="median of the heads")
+    ax.autoscale_view()
+    ax.set_xlabel("tokens read")
+    integer_ticks(ax, "x")
+    ax.grid(alpha=0.3)
+    legend(ax, title="one line a head")
+    if not few:
+        _layer_bar(ax, shades, layers[-1])
+
+
+def draw_along(
+    ax: Axes, plot: str, data: Any, value: str, window: int | None = None, *, at: int = 0, name: str = ""
+) -> list[tuple[str, pd.DataFrame]]:
+    """Draw `value` against the column token, one line a start, and return the parts of the table."""
+    table = check_table(plot, data, ("token", value), ("token", value))
+    parts = series(data.reset_index(drop=True), "start", "state", "text", "prompt", "sample", "along")
+    longest = max(len(part) for _, part in parts)
+    window = max(1, longest // KEPT) if window is None else int(check_range("window", window, 1, 10**9, whole=True))
+    for number, (said, part) in enumerate(parts, at):
+        rows = table.loc[part.index].sort_values("token", kind="stable")
+        rows = rows.assign(**{value: rows[value].where(np.isfinite(rows[value]))})
+        colour = palette(ax)[number % len(palette(ax))]
+        style = LINES[number % len(LINES)]
+        smooth = rows[value].rolling(window, center=True, min_periods=1).mean()
+        if window > 1:
+            ax.plot(rows["token"], rows[value], ".", color=colour, markersize=2.5, alpha=0.25, zorder=1)
+        text = entry(name or said or value)
+        ax.plot(rows["token"], smooth, color=colour, linestyle=style, linewidth=1.8, label=text, zorder=2)
+    ax.set_xlabel("token of the text" + (f" (lines: mean of {window} tokens)" if window > 1 else ""))
+    integer_ticks(ax, "x")
+    ax.grid(alpha=0.3)
+    return parts
+
+
+def _layer_bar(ax: Axes, shades: Any, last: int) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.ticker import MaxNLocator
+
+    image = ScalarMappable(Normalize(-0.5, last + 0.5), shades)
+    ax.figure.colorbar(image, ax=ax, ticks=MaxNLocator(integer=True)).set_label("layer")
