@@ -23,6 +23,7 @@ from rwkvlab.cli import main
 from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.measure.arms import name_arms
 from rwkvlab.measure.compare import Comparison
+from rwkvlab.measure.influence_report import RANDOM, STATE, Influence
 from rwkvlab.measure.verify_report import Verification, describe_model, describe_state
 from rwkvlab.plots import plot_accuracy, plot_curve, plot_head, plot_heads, plot_outcomes
 from rwkvlab.states.card import ModelCard, StateCard
@@ -137,6 +138,13 @@ def verified(text):
     return Verification(pd.DataFrame(), pd.DataFrame(), (), (), "undecided", about)
 
 
+def influence_of(name):
+    """Return a report as `influence` makes it, without the running."""
+    rows = [{"token": at, "start": start, "kl": 1.0} for start in (STATE, RANDOM) for at in range(1, 40)]
+    half = pd.DataFrame({"layer": [0], "head": [0], "half_life": [8.0]})
+    return Influence(pd.DataFrame(), half, pd.DataFrame(rows), name, tokens=40, every=1)
+
+
 def model_like():
     dims = SimpleNamespace(arch="x070", L=1, H=1, V=4, K=4, C=4)
     return SimpleNamespace(dims=dims, card=ModelCard("m", "x070", "0" * 64))
@@ -167,6 +175,7 @@ OBJECTS = {
         folder.state(text, name=text, arch=text, template=text, recipe=text, base=text, notes=(text,))
     ),
     "verified model and state": lambda text, _: verified(text),
+    "influence's state": lambda text, _: influence_of(text),
 }
 # messages, and other texts of one line
 MESSAGES = {
@@ -449,6 +458,7 @@ MAKERS = {
     "states/state.py",
     "states/shelf.py",
     "measure/compare.py",
+    "measure/influence_report.py",
     "measure/verify_report.py",
     "model/file_report.py",
 }
