@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, show
+from rwkvlab.measure.spectrum import effective_rank
 from rwkvlab.model.trace import Trace
 from rwkvlab.shapes import check_items, check_range
 
@@ -63,7 +64,7 @@ def over_time(trace: Trace) -> pd.DataFrame:
     """Return norm and rank of every kept state of a trace, one row a (token, layer, head).
 
     Columns: token (how many were read), layer, head, norm (Frobenius, state units) and effective_rank (exp of the
-    entropy of the singular values over their sum: Roy & Vetterli 2007; 1 … min(V, K), nan for a head of zeros).
+    entropy of the singular values over their sum: Roy & Vetterli 2007; 1 … min(V, K), 0 for a head of zeros).
     Raises ArgError where no "state" was kept, NonFiniteError.
     """
     states = _points("trace", trace)  # [n,P,V,K]
@@ -77,7 +78,8 @@ def over_time(trace: Trace) -> pd.DataFrame:
         norm = torch.linalg.vector_norm(part.double(), dim=(-2, -1))
         unit = part / norm[..., None, None].clamp_min(1e-300)
         norms.append(norm)
-        ranks.append(_effective_rank(unit))
+        # the roots of the eigenvalues of S S^T: singular values above 1e-8, in a third of the time
+        ranks.append(effective_rank(torch.linalg.eigvalsh(unit @ unit.mT).clamp_min(0).sqrt()))
     heads = _heads(trace)
     return pd.DataFrame(
         {
@@ -88,16 +90,6 @@ def over_time(trace: Trace) -> pd.DataFrame:
             "effective_rank": torch.cat(ranks).flatten().numpy(),
         }
     )
-
-
-def _effective_rank(states: Tensor) -> Tensor:
-    """Return the effective rank of states [...,V,K] of norm 1, V <= K, float64; nan for zeros.
-
-    The singular values are the roots of the eigenvalues of S S^T, in a third of the time; those below 1e-8 are lost.
-    """
-    sigma = torch.linalg.eigvalsh(states @ states.mT).clamp_min(0).sqrt()
-    share = sigma / sigma.sum(dim=-1, keepdim=True)
-    return torch.special.entr(share).sum(dim=-1).exp()
 
 
 def _named(traces: object) -> dict[str, Trace]:

@@ -114,7 +114,7 @@ def test_the_state_is_left_alone_and_wrong_input_is_named(tiny, six, random_stat
         ("sort", ArgError, "need a State, got str"),
         (tiny.zero(), ArgError, "all zeros"),
         (state_of(six), MismatchError, "RWKV-6"),
-        (lab.State(torch.ones(1, 2, 16, 16)), MismatchError, "wkv"),
+        (lab.State(torch.ones(1, 2, 16, 16)), MismatchError, "L=1"),
         (state.replace(wkv=torch.full((2, 2, 16, 16), torch.nan)), NonFiniteError, "state: .* NaN"),
         (state.replace(wkv=torch.full((2, 2, 16, 16), 3e38)), NonFiniteError, "NaN"),
     ):
