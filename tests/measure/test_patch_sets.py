@@ -97,6 +97,10 @@ def test_random_sets_are_seeded_and_of_the_same_size(model, pair):
         error = np.std(gains) / 200**0.5
         assert row.random == pytest.approx(np.mean(gains), abs=4 * error)
         assert min(gains) - 1e-4 <= row.random_low <= row.random <= row.random_high <= max(gains) + 1e-4
+        if row.size == 1:  # each of the eight heads is drawn far more often than one time in forty
+            assert (row.random_low, row.random_high) == pytest.approx((min(gains), max(gains)), abs=1e-4)
+    single = smallest_set(model, PROMPTS, base, donor, metric=PAIR, until=None, sets=1)
+    assert single["random"].equals(single["random_low"]) and single["random"].equals(single["random_high"])
 
 
 def test_until_most_and_candidates_end_the_search(model, pair):

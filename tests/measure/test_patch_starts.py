@@ -28,6 +28,10 @@ def test_no_batch_holds_more_states_than_memory_allows(tiny, random_state, monke
     assert max(rows for rows, _, _ in seen) == 3 == max(states for _, states, _ in seen)
     assert max(tokens for _, _, tokens in seen) <= 60
     assert got["effect"].to_numpy() == pytest.approx(want["effect"].to_numpy(), abs=1e-4)
+    seen.clear()
+    monkeypatch.setattr(patch_starts, "LOGITS", 2 * tiny.dims.vocab + 1)
+    patch_map(tiny, ["ab", "c"], None, random_state(), metric=("xy", "z"))
+    assert max(rows for rows, _, _ in seen) == 2
 
 
 def test_every_choice_takes_just_its_places_from_the_donor(tiny, random_state):
