@@ -89,6 +89,10 @@ class SaveError(RwkvLabError, OSError):
     """A file could not be written; what was there before is untouched."""
 
 
+class WorkerError(RwkvLabError, RuntimeError):
+    """A worker that was given a part of the work did not do it."""
+
+
 class Cancelled(RwkvLabError, RuntimeError):
     """The work was stopped from outside."""
 

@@ -17,6 +17,7 @@ from rwkvlab.model.flow import begin, finish, wants_grad
 from rwkvlab.model.generate import generate, generate_batch
 from rwkvlab.model.parts import Flow, Way, linear
 from rwkvlab.model.prompt import token_rows
+from rwkvlab.model.recipe import Recipe, recipe_of, reopen
 from rwkvlab.model.score import score
 from rwkvlab.model.tokenizer import Tokenizer, load_tokenizer
 from rwkvlab.model.trace import trace
@@ -62,6 +63,11 @@ class Model:
         self._weights = self._version.prepare(checkpoint.weights, checkpoint.dims)
         self._backend = None if backend == "auto" else backend
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer, self.dims.vocab)
+        self.recipe: Recipe | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how to open the model again, not its weights; ArgError where `load_model` did not make it."""
+        return reopen, (recipe_of(self),)
 
     @property
     def device(self) -> torch.device:
@@ -182,9 +188,12 @@ def load_model(
     or ArgError.
     """
     path = fetch(source)
-    checkpoint = load_weights(path, _device(device), dtype)
+    where = _device(device)
+    checkpoint = load_weights(path, where, dtype)
     name = path.absolute().name if path.is_dir() else path.stem
-    return Model(checkpoint, name, tokenizer, backend)
+    model = Model(checkpoint, name, tokenizer, backend)
+    model.recipe = Recipe.of(source, path, where, dtype, tokenizer, backend)
+    return model
 
 
 def _device(device: str | torch.device) -> torch.device:
