@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkvlab.errors import StateOpError, show
+from rwkvlab.errors import NonFiniteError, StateOpError, show
 from rwkvlab.shapes import check_range
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.state import State, parents_of, term_of
@@ -15,11 +15,15 @@ def random_like(state: State, seed: int = 0) -> State:
     """Return a state whose heads have the singular values of `state` and random singular vectors (Haar, seeded).
 
     So each head keeps its Frobenius norm, its rank and its spectrum, and nothing else; each token-shift keeps its
-    length. The same seed gives the same state. Raises ArgError for a seed that is not a whole number >= 0.
+    length. The same seed gives the same state. Raises ArgError for a seed that is not a whole number >= 0,
+    NonFiniteError for a state with NaN or infinity in it.
     """
     check_range("seed", seed, 0, 2**63 - 1, whole=True)
     generator = torch.Generator().manual_seed(seed)
     wkv = state.wkv.detach().cpu().double()
+    if not torch.isfinite(wkv).all():
+        name = show(state.card.name or "state")
+        raise NonFiniteError(f"random_like({name}): holds NaN or infinity, so there are no singular values to keep")
     spectrum = torch.linalg.svdvals(wkv)  # [L,H,min(V,K)]
     rank = spectrum.shape[-1]
     left = _haar(wkv.shape[:2], wkv.shape[2], generator)[..., :rank]  # [L,H,V,rank]

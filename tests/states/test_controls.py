@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rwkvlab.errors import ArgError, StateOpError
+from rwkvlab.errors import ArgError, NonFiniteError, StateOpError
 from rwkvlab.states.controls import random_like, transposed
 from rwkvlab.states.state import State
 
@@ -74,3 +74,11 @@ def test_the_card_says_how_the_control_was_made():
     assert random_like(state, 7).card.recipe == "random_like(文言文, seed=7)"
     assert transposed(state).card.recipe == "transposed(文言文)"
     assert transposed(random_like(state, 7)).card.parents == ("文言文",)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_state_with_nan_has_no_random_twin(value):
+    wkv = with_shifts().wkv.clone()
+    wkv[1, 0, 2, 3] = value
+    with pytest.raises(NonFiniteError, match=r"random_like\('文言文'\): holds NaN"):
+        random_like(State(wkv).named("文言文"))
