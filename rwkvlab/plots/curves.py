@@ -26,14 +26,15 @@ def plot_curve(data: pd.DataFrame, value: str = "accuracy", ax: Axes | None = No
 
     data: rows with columns t, task and value, such as `sweep` returns; value is "accuracy", "logodds", "kl", "logprob"
     (or another column). With a column arm the blend is drawn thick and its controls thin; columns value_low and
-    value_high are drawn as a band. Several tasks are told apart by colour and arms by line and marker, the arms of one
-    task by all three. Raises ArgError for missing columns.
+    value_high are drawn as a band (of several tasks, the blend's only). Several tasks are told apart by colour and arms
+    by line and marker, the arms of one task by all three. Raises ArgError for missing columns.
     """
     table = _table("plot_curve", data, [value])
     ax = axes_of(ax)
     tasks, arms = list(table["task"].unique()), _arms(table)
     _draw(ax, table, value, tasks, arms)
-    legend(ax, _handles(ax, tasks, arms), title="task" if len(arms) < 2 else "task, arm" if len(tasks) > 1 else "arm")
+    title = "task" if len(arms) < 2 else "task, arm" if len(tasks) > 1 else f"task {entry(tasks[0])}"
+    legend(ax, _handles(ax, tasks, arms), title)
     return ax
 
 
@@ -105,6 +106,8 @@ def _draw(ax: Axes, table: pd.DataFrame, value: str, tasks: list[Any], arms: lis
                 continue
             ax.plot(part["t"], part[value], **look)
             if f"{value}_low" in part.columns and f"{value}_high" in part.columns:
+                if at and len(tasks) > 1:
+                    continue  # ten bands over one another tell nothing
                 band = 0.2 if at == 0 else 0.08
                 low, high = part[f"{value}_low"], part[f"{value}_high"]
                 ax.fill_between(part["t"], low, high, color=look["color"], alpha=band, linewidth=0, zorder=1)

@@ -13,10 +13,11 @@ from rwkvlab.plots.tables import unit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DECADES = 1e6  # from the top of a log scale to its bottom, at most
 LEFT = {
     "share": "what is left of the state (share of its norm)",
     "norm": "norm of what is left (state units)",
-    "readout": "read out of what is left (share of the whole read-out)",
+    "readout": "read out of what is left\n(share of the whole read-out)",
 }
 
 
@@ -44,7 +45,7 @@ def plot_influence(
     draw_heads(left, "plot_influence: direct", direct, value, median=True)
     if value == "share":
         left.axhline(0.5, color=ink(left), linewidth=1.0, linestyle=":")
-        left.annotate("half", (1.0, 0.5), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=ink(left))
+        left.annotate("half", (0.99, 0.5), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=ink(left))
     left.set_ylabel(LEFT.get(value, unit(value)))
     left.set_title("direct: the inputs of every layer held fixed")
     draw_along(right, "plot_influence: total", total, "kl", window)
@@ -52,8 +53,10 @@ def plot_influence(
     right.set_title("total: the text read again from each start")
     legend(right, title="start")
     for ax in (left, right):
+        top = ax.get_ylim()[1]
         if log:
             ax.set_yscale("log", nonpositive="mask")
+            ax.set_ylim(max(ax.get_ylim()[0], top / DECADES), 2 * top)
         else:
             ax.set_ylim(bottom=0)
     return figure

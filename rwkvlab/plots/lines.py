@@ -16,6 +16,7 @@ from rwkvlab.shapes import check_range
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MANY = 64  # heads of which the median is drawn too
 KEPT = 40  # a smoothed line follows about so many parts of a text
 
 
@@ -71,8 +72,8 @@ def draw_heads(ax: Axes, plot: str, data: Any, value: str, *, median: bool = Fal
         ax.add_collection(LineCollection(lines, colors=[colour], linestyles=[style], linewidths=1.1, alpha=alpha))
         if few:
             ax.plot([], [], color=colour, linestyle=style, label=f"layer {layer}")
-    if median:
-        ax.plot(wide.index, wide.median(axis=1), color=ink(ax), linewidth=2.4, label="median of the heads")
+    if median or wide.shape[1] > MANY:
+        ax.plot(wide.index, wide.median(axis=1), color=ink(ax), linewidth=2.4, label="median of the heads", zorder=3)
     ax.autoscale_view()
     ax.set_xlabel("tokens read")
     integer_ticks(ax, "x")

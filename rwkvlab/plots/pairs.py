@@ -30,7 +30,7 @@ def plot_pair(a: State, b: State, layer: int, head: int, *, one_scale: bool = Tr
     from matplotlib.figure import Figure
 
     _check_alike(a, b)
-    figure = Figure(figsize=(11.5, 3.9), layout="constrained")
+    figure = Figure(figsize=(11.5, 4.4), layout="constrained")
     _draw_pair(list(figure.subplots(1, 3)), a, b, layer, head, one_scale)
     return figure
 
@@ -59,12 +59,13 @@ def plot_diff(
         raise ArgError(f"plot_diff: no head has a number in {show(name)}; choose another value")
     rank = np.where(np.isnan(grid), -np.inf, -grid if name == "cosine" else grid)
     layer, head = divmod(int(rank.argmax()), grid.shape[1])
-    figure = Figure(figsize=(11.5, 7.2), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.2))
+    figure = Figure(figsize=(11.5, 7.6), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.35))
     above, below = parts
     top = above.subplots()
     plot_heads(what, name, ax=top)
-    top.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5))
+    for width, colour in ((5.0, "white"), (2.5, "black")):  # seen on any colour
+        top.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=width))
     top.set_title(f"{_name(b, 'b')} − {_name(a, 'a')}; framed: layer {layer}, head {head}", **words())
     _draw_pair(list(below.subplots(1, 3)), a, b, layer, head, one_scale)
     return figure

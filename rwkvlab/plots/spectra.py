@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rwkvlab.plots.fonts import entry
-from rwkvlab.plots.style import LINES, axes_of, integer_ticks, legend, palette
+from rwkvlab.plots.style import LINES, axes_of, dark, integer_ticks, legend, palette
 from rwkvlab.plots.tables import check_table, series, unit
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def plot_spectrum(data: pd.DataFrame, value: str = "value", ax: Axes | None = No
     missing columns.
     """
     from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
 
     numbers = ("layer", "head", "index", value)
     table = check_table("plot_spectrum", data, numbers, numbers)
@@ -36,12 +37,13 @@ def plot_spectrum(data: pd.DataFrame, value: str = "value", ax: Axes | None = No
         colour = palette(ax)[at % len(palette(ax))]
         wide = rows.pivot_table(index="index", columns=["layer", "head"], values=value, dropna=False)
         heads = [np.column_stack((wide.index, wide.iloc[:, head])) for head in range(wide.shape[1])]
-        alpha = max(0.05, min(0.5, 20 / len(heads)))
+        alpha = max(0.03, min(0.5, 20 / len(heads)))
         ax.add_collection(LineCollection(heads, colors=colour, linewidths=0.7, alpha=alpha))
         middle = wide.median(axis=1)
         style = LINES[at % len(LINES)]
         said = f"{entry(name)}: median" if name else "median of the heads"
-        ax.plot(middle.index, middle, color=colour, linestyle=style, linewidth=2.2, label=said)
+        (line,) = ax.plot(middle.index, middle, color=colour, linestyle=style, linewidth=2.2, label=said)
+        line.set_path_effects([withStroke(linewidth=4.5, foreground="black" if dark(ax) else "white", alpha=0.8)])
         drawn = drawn or bool(middle.notna().any())
     ax.autoscale_view()
     if log and drawn:

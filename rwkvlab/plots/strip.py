@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from rwkvlab.plots.fonts import entry, label, words
-from rwkvlab.plots.style import axes_of, colour_bar, dark, extend_of, ink_on, limit_of
+from rwkvlab.plots.style import axes_of, colour_bar, dark, extend_of, ink, ink_on, limit_of, palette
 from rwkvlab.plots.tables import check_table, series, unit
 from rwkvlab.shapes import check_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DRAWN = 2000  # tokens whose pieces are written on their patches
+LEAST = 4.5  # points: smaller letters are left out
 PIECE = 24  # characters of a piece
 Line = tuple[list[tuple[float, float, int]], str]  # (start, width, row of the table) of every token, and its name
 
@@ -28,10 +28,10 @@ def plot_strip(
 
     data: rows in order with columns piece and value ("kl" or "surprise", nats), such as `compare(…).tokens` or
     `influence(…).total`; each combination of prompt, state, start, sample and along begins a line of its own, with its
-    name. width: characters a line (8 to 1000); limit: the end of the scale, None: covers 99.5 % of the numbers. Of more
-    than 2000 tokens only the colours are drawn. Raises ArgError for missing columns.
+    name. width: characters a line (8 to 1000); limit: the end of the scale, None: covers 99.5 % of the numbers. Where
+    letters would be smaller than can be read, only the colours are drawn. Raises ArgError for missing columns.
     """
-    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
 
     check_range("width", width, 8, 1000, whole=True)
     table = check_table("plot_strip", data, ("piece", value), (value,))
@@ -42,15 +42,16 @@ def plot_strip(
     numbers = table[value].where(np.isfinite(table[value])).to_numpy()
     high = limit_of(numbers) if limit is None else float(check_range("limit", limit, 1e-300, 1e300))
     low = -high if (numbers < 0).any() else 0.0
-    name = ("RdBu_r" if not dark(ax) else "RdBu") if low < 0 else "Blues_r" if dark(ax) else "Blues"
-    image = _patches(ax, lines, numbers, colormaps[name], (low, high))
-    if len(table) <= DRAWN:
-        _write(ax, lines, pieces, image, numbers, width)
-    ax.set(xlim=(0, width), ylim=(len(lines) - 0.4, -0.6), xticks=[], facecolor="none")
+    ends = [palette(ax)[1]] * (low < 0) + ["black" if dark(ax) else "white", palette(ax)[0]]
+    image = _patches(ax, lines, numbers, LinearSegmentedColormap.from_list("strip", ends), (low, high))
+    ax.set(xlim=(0, width), ylim=(len(lines) - 0.4, -0.6), xticks=[])
     named = {at: entry(said, 24) for at, (_, said) in enumerate(lines) if said}
     ax.set_yticks(list(named), list(named.values()), **words())
     ax.set_xlabel("tokens in reading order")
     colour_bar(ax, image, unit(value), extend_of(numbers, low, high))
+    if not _write(ax, lines, pieces, image, numbers, width):
+        image.set_linewidths(0)
+        ax.set_xlabel("tokens in reading order, without their pieces: too small here")
     return ax
 
 
@@ -91,15 +92,19 @@ def _patches(ax: Axes, lines: list[Line], numbers: np.ndarray, colours: Any, lim
     return image
 
 
-def _write(ax: Axes, lines: list[Line], pieces: list[str], image: Any, numbers: np.ndarray, width: int) -> None:
-    """Write every piece on its patch, as large as the lines leave room for."""
-    box = ax.get_position()
-    page = ax.figure.bbox
-    across, down = page.width / ax.figure.dpi * box.width, page.height / ax.figure.dpi * box.height  # inches
-    size = min(11.0, 72 * across * 0.97 / (0.602 * width), 72 * down * 0.7 / max(len(lines), 1))
+def _write(ax: Axes, lines: list[Line], pieces: list[str], image: Any, numbers: np.ndarray, width: int) -> bool:
+    """Write every piece on its patch, as large as there is room for; return whether there was room."""
+    root: Any = ax.get_figure(root=True)
+    root.draw_without_rendering()  # settles where the axes are
+    box = ax.get_window_extent()
+    across, down = 72 * box.width / root.dpi, 72 * box.height / root.dpi  # points
+    size = min(11.0, across * 0.97 / (0.602 * width), down * 0.7 / max(len(lines), 1))
+    if size < LEAST:
+        return False
+    look: Any = {"fontsize": size, "ha": "center", "va": "center_baseline", "clip_on": True, **words(mono=True)}
     for y, (tokens, _) in enumerate(lines):
         for x, wide, row in tokens:
-            face = image.cmap(image.norm(numbers[row])) if np.isfinite(numbers[row]) else None
-            colour = ink_on(face) if face is not None else "0.5"
-            where: Any = {"ha": "center", "va": "center_baseline", "clip_on": True}
-            ax.text(x + wide / 2, y, pieces[row], color=colour, fontsize=size, **where, **words(mono=True))
+            known = np.isfinite(numbers[row])
+            colour = ink_on(image.cmap(image.norm(numbers[row]))) if known else ink(ax)
+            ax.text(x + wide / 2, y, pieces[row], color=colour, **look)
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from rwkvlab.errors import ArgError, show
 from rwkvlab.plots.fonts import label
 
+LONG = 38  # characters of a line beside an axis
 LAYERS = 4096  # layers, or heads of a layer, that a map has room for
 UNITS = {
     "norm": "Frobenius norm (state units)",
@@ -56,12 +58,12 @@ INFINITE = {"half_life": "not within the text", "relative": "first state is zero
 def unit(column: str) -> str:
     """Return the label of an axis or a colour bar for a column: what it is and its unit, or its name as it is."""
     if column in UNITS:
-        return UNITS[column]
+        return fill(UNITS[column], LONG)
     if found := re.fullmatch(r"energy_(\d{1,5})", column):
         first = f"first {found[1]} directions" if found[1] != "1" else "first direction"
-        return f"share of the squared norm in the {first} (0 to 1)"
+        return fill(f"share of the squared norm in the {first} (0 to 1)", LONG)
     if column.endswith("_floor") and column[:-6] in UNITS:
-        return f"noise floor: {UNITS[column[:-6]]}"
+        return fill(f"noise floor: {UNITS[column[:-6]]}", LONG)
     return label(column)
 
 

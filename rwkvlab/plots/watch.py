@@ -46,7 +46,11 @@ def plot_trajectory(data: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.annotate("", here, before, arrowprops={"arrowstyle": "-|>", "color": colour, "mutation_scale": 16})
     explained = list(data.attrs.get("explained", ()))
     for number, name in enumerate(("x", "y")):
-        share = f", {100 * explained[number]:.0f} % of the variance" if len(explained) > number else ""
+        share = (
+            f", {100 * explained[number]:.0f} % of the variance"
+            if len(explained) > number and np.isfinite(explained[number])
+            else ""
+        )
         getattr(ax, f"set_{name}label")(f"component {number + 1} (state units{share})")
     ax.set_title("ring: start, square: end", fontsize="medium")
     ax.grid(alpha=0.3)
