@@ -11,7 +11,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, Cancelled, show
-from rwkvlab.measure.asked import batches, outcomes, questions_of
+from rwkvlab.measure.asked import KINDS, batches, outcomes, questions_of
+from rwkvlab.measure.experiment_parts import continuation
 from rwkvlab.measure.interval import interval
 from rwkvlab.measure.mixture import Heard, Voice, listen, rows_at_once
 from rwkvlab.model.chat import choose_template
@@ -65,9 +66,10 @@ def sweep(
     seed" (how(a, other, t), where other is given: a state of b's task from another seed), "zero to a" and "a to random"
     (how(a, random_like(b, seed), t)). Left out are "zero to a" where an a is zero, and "a to random" where a b is.
 
-    Returns one row an (arm, t, task): arm, t, task, examples (how many), accuracy (share of whole answers, written
-    greedily, that are right), logodds (of the right answer against the answers that the other tasks want to the same
-    prompt, ln p - ln sum of theirs; ln p - ln(1 - p) where there are none; nats), kl (mean over the right answer's
+    Returns one row an (arm, t, task): arm, t, task, examples (how many), accuracy (share of right answers, written
+    greedily, or chosen, as in `Experiment`), logodds (of the right answer against its other choices, or against the
+    answers that the other tasks want to the same prompt, ln p - ln sum of theirs; ln p - ln(1 - p) where there are
+    none; nats), kl (mean over the right answer's
     tokens, teacher-forced, of KL(this start ‖ start a), nats a token), each with _low and _high, and logprob (natural,
     of the right answer). These are means over examples and seeds; low and high are 95 % intervals of the mean, over
     examples and, with several seeds, over seeds too; nan for a single example. Log-odds move where the argmax does not:
@@ -122,7 +124,7 @@ def _measure(model: Model, tasks: list[Task], points: list[_Point], a: State, b:
     for form in asked:
         choose_template(form, [a, b])  # warns of a state that was tuned for another
     answers = [(form, text) for form, questions in asked.items() for texts in questions.values() for text in texts]
-    longest = max(len(model.encode(form.lead + form.tidy(text))) for form, text in answers)
+    longest = max(len(model.encode(continuation(form, text))) for form, text in answers)
     found: dict[tuple[Template, str], list[Heard]] = {}
     most = rows_at_once(model) - 2
     blocks = [points[at : at + most] for at in range(0, len(points), most)]
@@ -140,7 +142,7 @@ def _measure(model: Model, tasks: list[Task], points: list[_Point], a: State, b:
                 for question, heard in zip(part, said, strict=True):
                     found.setdefault((form, question), []).append(heard)
                 bar.update()
-    return [outcomes(task, tasks, found) for task in tasks]
+    return [outcomes(model, task, tasks, found) for task in tasks]
 
 
 def _blended(how: How, start: State, end: State, t: float) -> State:
@@ -168,6 +170,9 @@ def _tasks(tasks: Task | Sequence[Task]) -> list[Task]:
     for task in listed:
         if not isinstance(task, Task):
             raise ArgError(f"tasks: need a Task or a list of them, got {show(type(task).__name__)}")
+        if task.kind not in KINDS:
+            kinds = ", ".join(KINDS)
+            raise ArgError(f"task {show(task.name)}: need one with right answers ({kinds}), got {show(task.kind)}")
     if not listed:
         raise ArgError("tasks: empty; give at least one Task")
     return listed

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rwkvlab.errors import NonFiniteError
+from rwkvlab.measure.experiment_parts import continuation
 from rwkvlab.model.parts import Flow
 from rwkvlab.model.reading import prompt_ids
 from rwkvlab.model.stream import TextStream, Trim
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ROWS = 512  # (state, prompt) pairs in one batch, fewer where states are large
 BYTES = 2**29  # of states in one batch
+TOKENS = 2**14  # read in one pass
 NUMBERS = 2**22  # of log-probabilities in one block, float64
 BROKEN = "logits hold NaN or infinity; the weights or one of the states are broken"
 
@@ -67,7 +69,7 @@ def listen(
     """
     ids = [prompt_ids(model, form.format(question)) for question in questions]
     jobs = [
-        (at, prompt_ids(model, form.lead + form.tidy(text)))
+        (at, prompt_ids(model, continuation(form, text)))
         for at, texts in enumerate(questions.values())
         for text in texts
     ]
@@ -75,7 +77,11 @@ def listen(
     with torch.no_grad():
         # rows go state by state, and question by question within
         flow = model.begin(states).pick([row for row in range(len(states)) for _ in range(width)])
-        logits = _run(model, torch.tensor(ids).repeat(len(states), 1), flow, "last")
+        tokens = torch.tensor(ids).repeat(len(states), 1)
+        *before, end = tokens.split(max(16, TOKENS // len(tokens)), dim=1)
+        for part in before:
+            model.run(part, flow, None)
+        logits = _run(model, end, flow, "last")
         said = _say(model, form, logits, flow, width, voices, max_tokens)
         table = _judge(model, logits, flow, width, jobs, voices)
     mine = [[number for number, (question, _) in enumerate(jobs) if question == at] for at in range(width)]

@@ -19,12 +19,12 @@ from rwkvlab.states.blend import lerp, slerp
 from rwkvlab.states.controls import random_like
 from rwkvlab.states.state import State
 from rwkvlab.tasks.builtin import micro_tasks
-from rwkvlab.tasks.task import Task
+from rwkvlab.tasks.task import Task, text_task
 
 TASKS = [
     Task("one", ["ab", "c", "defg"], ["x", "yz", "w"]),
     Task("two", ["ab", "defg"], ["q", "uvw"]),
-    Task("chat", ["Hello", "a\n\nb"], ["Hi there", "yes"], template="world"),
+    Task("chat", ["Hello, who are you?", "a\n\nb"], ["Hi there", "yes"], template="world"),
 ]
 VALUES = ["accuracy", "logodds", "kl", "logprob"]
 
@@ -85,6 +85,28 @@ def test_log_odds_are_against_what_the_other_tasks_want_or_against_all_else(tiny
     one = [math.log(x / q), math.log(yz / (1 - yz)), math.log(w / uvw)]
     assert at(table, BLEND, 0.5, "one")["logodds"] == pytest.approx(np.mean(one), abs=1e-4)
     assert at(table, BLEND, 0.5, "two")["logodds"] == pytest.approx(-(one[0] + one[2]) / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("normalise", ["none", "token", "byte"])
+def test_choices_and_last_words_are_graded_as_in_an_experiment(tiny, random_state, normalise):
+    prompts = [f"{letter}?" for letter in "abcdefghijkl"]
+    choices = [("x", "long one"), ("yes", "no"), ("p", "qq", "rrrr")] * 4
+    tasks = [
+        Task("pick", prompts, [row[at % 2] for at, row in enumerate(choices)], kind="choice", choices=choices,
+             normalise=normalise),
+        Task("word", prompts, ["x", "y"] * 6, kind="last word"),
+    ]  # fmt: skip
+    a, b = random_state("a"), random_state("b", 1)
+    table = sweep(tiny, tasks, a, b, [0.5], controls=False)
+    rows = Experiment(tiny, {"half": lerp(a, b, 0.5)}, tasks).run()
+    right = rows.groupby("task")["right"].mean()
+    assert 0 < right["pick"] < 1
+    assert table["accuracy"].tolist() == [right["pick"], right["word"]]
+    logprob = tiny.score(prompts[2], list(choices[2]), lerp(a, b, 0.5))["logprob"].to_numpy()
+    odds = logprob[0] - np.logaddexp(*logprob[1:])
+    single = Task("one", prompts[2:3], ["p"], kind="choice", choices=choices[2:3])
+    both = sweep(tiny, [single, Task("other", prompts[2:3], ["zz"])], a, b, [0.5], controls=False)
+    assert both["logodds"][0] == pytest.approx(odds, abs=1e-4)
 
 
 def test_a_rival_that_wants_the_same_is_none(tiny, random_state):
@@ -148,6 +170,7 @@ def test_small_batches_give_the_same(tiny, random_state, monkeypatch):
     whole = sweep(tiny, TASKS, a, b, [0, 0.3, 0.7, 1], other=c)
     monkeypatch.setattr(mixture, "ROWS", 4)
     monkeypatch.setattr(mixture, "NUMBERS", 257 * 30)
+    monkeypatch.setattr(mixture, "TOKENS", 1)
     small = sweep(tiny, TASKS, a, b, [0, 0.3, 0.7, 1], other=c)
     assert small["accuracy"].tolist() == whole["accuracy"].tolist()
     for value in ("logodds", "kl", "logprob"):
@@ -242,6 +265,7 @@ def test_wrong_arguments_are_named(tiny, random_state):
         (lambda: sweep(tiny, TASKS, other, b, [0]), MismatchError, r"V=8 \(model 16\)"),
         (lambda: sweep(tiny, TASKS, None, b, [0], other=other), MismatchError, r"V=8 \(model 16\)"),
         (lambda: sweep(tiny, [], None, b, [0]), ArgError, "tasks: empty"),
+        (lambda: sweep(tiny, text_task("t", ["abc"]), None, b, [0]), ArgError, "right answers .*, got 'text'"),
         (lambda: sweep(tiny, "sort", None, b, [0]), ArgError, "tasks: need"),
         (lambda: sweep(tiny, TASKS, None, b, [2]), ArgError, "t: need a number"),
         (lambda: sweep(tiny, TASKS, None, b, [0], how="lerp"), ArgError, "how: need a function"),
