@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -143,3 +145,18 @@ def test_a_long_text_takes_a_few_seconds():
     found = influence(model, [1 + i * 7 % 250 for i in range(4096)], shelf["sort"])
     assert perf_counter() - begin < 20  # 1 s on an idle core
     assert found.every == 16 and len(found.direct) == 257 * 8
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_it_says_the_same():
+    folder = Path(lab.__file__).parent / "bundled" / "micro"
+    _, shelf = lab.bundled("micro")
+    cpu, gpu = (
+        lab.load_model(folder / "micro.pth", device=device, tokenizer=folder / "vocab.txt")
+        for device in ("cpu", "cuda")
+    )
+    want, got = (influence(model, "qwert>ertwq" * 40, shelf["sort"]) for model in (cpu, gpu))
+    assert got.gone == want.gone
+    np.testing.assert_allclose(got.direct["share"], want.direct["share"], rtol=1e-2)
+    np.testing.assert_allclose(got.total["kl"], want.total["kl"], rtol=1e-2, atol=1e-4)

@@ -137,3 +137,15 @@ def test_the_start_is_not_written_to_and_wrong_input_is_named(tiny, random_state
     for wrong in ({"start": some_state(model), "inputs_of": None}, {"start": start, "inputs_of": some_state(model)}):
         with pytest.raises(MismatchError):
             carried(tiny, "abc", **wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_the_same_is_left(geometry, checkpoint_file):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    cpu, gpu = (lab.load_model(checkpoint_file(*geometry)[0], device=device) for device in ("cpu", "cuda"))
+    tokens, start = [i * 7 % cpu.dims.vocab for i in range(100)], some_state(cpu)
+    want, got = (carried(model, tokens, start, inputs_of=start, every=7) for model in (cpu, gpu))
+    for name in ("norm", "readout", "whole", "left"):
+        one, two = getattr(got, name), getattr(want, name)
+        assert one.device.type == "cpu" and far(one.nan_to_num(), two.nan_to_num()) < 1e-3, name

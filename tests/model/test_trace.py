@@ -70,3 +70,16 @@ def test_odd_requests_are_named(tiny, model):
             tiny.trace("abc", every=every)
     with pytest.raises(MismatchError):
         tiny.trace("abc", model.zero())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_the_same_is_kept(geometry, checkpoint_file):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    cpu, gpu = (lab.load_model(checkpoint_file(*geometry)[0], device=device) for device in ("cpu", "cuda"))
+    tokens, keep = [i * 7 % cpu.dims.vocab for i in range(100)], names(cpu)
+    for heads in (None, [(0, 1), (0, 0)]):
+        want, got = (model.trace(tokens, every=7, heads=heads, keep=keep) for model in (cpu, gpu))
+        for name in keep:
+            assert got[name].device.type == "cpu"
+            assert float((got[name] - want[name]).norm() / want[name].norm()) < 1e-3, name
