@@ -23,6 +23,7 @@ from rwkvlab.cli import main
 from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.measure.arms import name_arms
 from rwkvlab.measure.compare import Comparison
+from rwkvlab.measure.diff import diff
 from rwkvlab.measure.influence_report import RANDOM, STATE, Influence
 from rwkvlab.measure.verify_report import Verification, describe_model, describe_state
 from rwkvlab.plots import plot_accuracy, plot_curve, plot_head, plot_heads, plot_outcomes
@@ -174,6 +175,11 @@ OBJECTS = {
     "inspected card": lambda text, folder: lab.inspect_file(
         folder.state(text, name=text, arch=text, template=text, recipe=text, base=text, notes=(text,))
     ),
+    "states that differ": lambda text, _: diff(
+        state_with(name="", source=text),
+        state_with(name=text, base=text, arch="x060", template=text, recipe=text, parents=(text,), notes=(text,) * 3),
+    ),
+    "state files that differ": lambda text, folder: diff(folder.state(text, name=text), state_with(name=text)),
     "verified model and state": lambda text, _: verified(text),
     "influence's state": lambda text, _: influence_of(text),
 }
@@ -221,6 +227,7 @@ MESSAGES = {
     "the command inspect --json": lambda text, folder: command(
         "inspect", "--json", folder.bad(), folder.state(text, template=text, recipe=text)
     ),
+    "the command diff": lambda text, folder: command("diff", folder.state(text, name=text, recipe=text), folder.bad()),
     "the command inspect": lambda text, folder: command("inspect", folder.bad(), folder.state(text, name=text)),
 }
 
@@ -459,6 +466,7 @@ MAKERS = {
     "states/shelf.py",
     "measure/compare.py",
     "measure/influence_report.py",
+    "measure/diff_report.py",
     "measure/verify_report.py",
     "model/file_report.py",
 }

@@ -1,4 +1,4 @@
-"""The command line: rwkvlab demo, ask, inspect, verify, convert, lab; an error is one line, Ctrl-C is quiet."""
+"""The command line: rwkvlab demo, ask, inspect, diff, verify, convert, lab; an error is one line, Ctrl-C is quiet."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED, add_ask
 from rwkvlab.cli.convert import add_convert
+from rwkvlab.cli.diff import add_diff
 from rwkvlab.cli.inspect import add_inspect
 from rwkvlab.cli.verify import add_verify
 from rwkvlab.cli.wording import in_options
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_ask(commands, common)
     add_inspect(commands, common)
+    add_diff(commands, common)
     add_verify(commands, common)
     add_convert(commands, common)
 

@@ -17,6 +17,7 @@ from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.state import State
 
 FLAT = 2.0**-23  # fp32's precision: a direction below max(V, K) * FLAT of the largest is rounding
+COMPARED = ("frobenius", "relative", "cosine", "key_angle", "value_angle", "rank")
 Pair = tuple[State, State]
 
 
@@ -41,10 +42,10 @@ def head_distance(
     from models of different shape or architecture, ArgError for a rank below 1. Token-shifts are not compared.
     """
     check_pair("head_distance", a, b)
-    rank = min(int(check_range("rank", rank, 1, 2**31, whole=True)), *a.wkv.shape[2:])
+    rank = int(check_range("rank", rank, 1, 2**31, whole=True))
     pairs = [(a, b), *floor_pairs("head_distance", floor, b)]
     bar = tqdm(pairs, delay=2, desc="distances", leave=False, disable=len(pairs) == 1)
-    tables = [_distances(*pair, rank) for pair in bar]
+    tables = [distances(*pair, rank) for pair in bar]
     return with_floor(tables, "frobenius")
 
 
@@ -78,8 +79,9 @@ def head_table(columns: dict[str, Tensor]) -> pd.DataFrame:
     return pd.DataFrame({name: column.flatten().numpy() for name, column in (index | columns).items()})
 
 
-def _distances(a: State, b: State, rank: int) -> pd.DataFrame:
-    parts = []
+def distances(a: State, b: State, rank: int) -> pd.DataFrame:
+    """Return the six columns of `head_distance` for states of one shape, whatever their cards say."""
+    parts, rank = [], min(rank, *a.wkv.shape[2:])
     for one, two in tqdm(zip(a.wkv, b.wkv, strict=True), total=len(a.wkv), delay=2, desc="heads", leave=False):
         x, y = (layer.detach().cpu().double() for layer in (one, two))  # [H,V,K]
         (key_x, value_x), (key_y, value_y) = subspaces(x, rank), subspaces(y, rank)
@@ -88,10 +90,10 @@ def _distances(a: State, b: State, rank: int) -> pd.DataFrame:
         norm_x, norm_y, frobenius = x.norm(dim=-1), y.norm(dim=-1), (y - x).norm(dim=-1)
         relative = torch.where(norm_x == 0, torch.inf, frobenius / norm_x)
         # each side is scaled first, so that tiny states do not underflow; 0/0 leaves nan where either is zero
-        cosine = (x / norm_x[:, None] * y / norm_y[:, None]).sum(dim=-1).clamp(-1.0, 1.0)
-        parts.append(torch.cat((torch.stack((frobenius, relative, cosine)), rows)))
-    names = ("frobenius", "relative", "cosine", "key_angle", "value_angle", "rank")
-    return head_table(dict(zip(names, torch.stack(parts, dim=1), strict=True)))
+        cosine = ((x / norm_x[:, None]) * (y / norm_y[:, None])).sum(dim=-1).clamp(-1.0, 1.0)
+        rows = torch.cat((torch.stack((frobenius, relative, cosine)), rows))
+        parts.append(rows.where((x + y).isfinite().all(dim=-1), torch.nan))
+    return head_table(dict(zip(COMPARED, torch.stack(parts, dim=1), strict=True)))
 
 
 def check_pair(what: str, a: Any, b: Any) -> None:

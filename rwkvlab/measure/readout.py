@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -60,7 +59,7 @@ def readout_distance(
     for state in {id(state): state for pair in pairs for state in pair}.values():
         check_fits(state, model)
     moments = texts if isinstance(texts, Moments) else receptance_moments(model, texts)
-    return with_floor([_readouts(moments, *pair) for pair in pairs], "readout")
+    return with_floor([head_table(readout_columns(readouts(moments, *pair))) for pair in pairs], "readout")
 
 
 def receptance_moments(model: Model, texts: Texts) -> Moments:
@@ -105,9 +104,9 @@ def readouts(moments: Moments, a: State, b: State) -> dict[str, Tensor]:
     return {"a": aa.clamp(min=0).sqrt(), "b": bb.clamp(min=0).sqrt(), "apart": apart.clamp(min=0).sqrt(), "dot": dot}
 
 
-def _readouts(moments: Moments, a: State, b: State) -> pd.DataFrame:
-    found = readouts(moments, a, b)
+def readout_columns(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the columns readout, relative and cosine, [L,H], for what `readouts` found."""
     apart, product = found["apart"], found["a"] * found["b"]
     relative = torch.where(found["a"] == 0, torch.inf, apart / found["a"])
-    cosine = (found["dot"] / product.where(product != 0, np.nan)).clamp(-1, 1)
-    return head_table({"readout": apart, "relative": relative, "cosine": cosine})
+    cosine = (found["dot"] / product.where(product != 0, torch.nan)).clamp(-1, 1)
+    return {"readout": apart, "relative": relative, "cosine": cosine}

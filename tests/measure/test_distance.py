@@ -185,13 +185,19 @@ def test_a_rank_is_a_whole_number_from_one(rank):
         head_distance(state(), state(), rank=rank)
 
 
-def test_nan_stays_in_its_head():
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_stay_in_their_head(bad):
     a, b = state(0), state(1)
     wkv = b.wkv.clone()
-    wkv[1, 0, 2, 3] = float("nan")
-    table = head_distance(a, b.replace(wkv=wkv))
-    assert table.iloc[3, 2:].isna().all()
-    assert table.drop(3).equals(head_distance(a, b).drop(3))
+    wkv[1, 0, 2, 3] = bad
+    for table in (head_distance(a, b.replace(wkv=wkv)), head_distance(b.replace(wkv=wkv), a)):
+        assert table.iloc[3, 2:].isna().all()
+        assert table.drop(3).notna().all(axis=None)
+
+
+def test_a_head_may_have_fewer_directions_than_are_asked_for():
+    a, b = state(0, values=2, keys=3), state(1, values=2, keys=3)
+    assert head_distance(a, b).equals(head_distance(a, b, rank=2))
 
 
 @pytest.mark.long
