@@ -30,8 +30,8 @@ def plot_heads(
     are crossed, heads without a number hatched. Raises ArgError for missing columns, and where a head has several rows.
     """
     grid, name, title = grid_of(data, value)
-    ax = axes_of(ax)
     high = limit_of(grid) if limit is None else _limit(limit)
+    ax = axes_of(ax)
     low = -high if name in SIGNED or bool((grid < 0).any()) else 0.0
     colours = colours_for(ax, low < 0)
     finite = np.where(np.isfinite(grid), grid, np.nan)
@@ -49,8 +49,8 @@ def plot_head(state: State, layer: int, head: int, ax: Axes | None = None, *, li
     there.
     """
     matrix = matrix_of("state", state, layer, head)
-    ax = axes_of(ax)
     high = limit_of(matrix) if limit is None else _limit(limit)
+    ax = axes_of(ax)
     image = draw_matrix(ax, matrix, high)
     colour_bar(ax, image, "state (state units)", extend_of(matrix, -high, high))
     name = f"{label(state.card.name)}\n" if state.card.name else ""

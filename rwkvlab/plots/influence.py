@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rwkvlab.plots.fonts import words
 from rwkvlab.plots.lines import draw_along, draw_heads
 from rwkvlab.plots.style import ink, legend
 from rwkvlab.plots.tables import unit
@@ -46,7 +47,7 @@ def plot_influence(
     if value == "share":
         left.axhline(0.5, color=ink(left), linewidth=1.0, linestyle=":")
         left.annotate("half", (0.99, 0.5), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=ink(left))
-    left.set_ylabel(LEFT.get(value, unit(value)))
+    left.set_ylabel(LEFT[value] if value in LEFT else unit(value), **words())
     left.set_title("direct: the inputs of every layer held fixed")
     draw_along(right, "plot_influence: total", total, "kl", window)
     right.set_ylabel("KL to the zero start (nats)")

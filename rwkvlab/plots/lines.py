@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rwkvlab.errors import ArgError, show
-from rwkvlab.plots.fonts import entry
+from rwkvlab.plots.fonts import entry, words
 from rwkvlab.plots.style import LINES, axes_of, ink, integer_ticks, legend, palette, ramp
-from rwkvlab.plots.tables import check_places, check_table, series, unit
+from rwkvlab.plots.tables import check_table, check_wide, series, unit
 from rwkvlab.shapes import check_range
 
 if TYPE_CHECKING:
@@ -26,9 +25,8 @@ def plot_over_time(data: pd.DataFrame, value: str = "norm", ax: Axes | None = No
     data: rows with columns token, layer, head and value ("norm", "effective_rank", …), such as `over_time` returns.
     Raises ArgError for missing columns.
     """
-    ax = axes_of(ax)
-    draw_heads(ax, "plot_over_time", data, value)
-    ax.set_ylabel(unit(value))
+    ax = draw_heads(ax, "plot_over_time", data, value)
+    ax.set_ylabel(unit(value), **words())
     return ax
 
 
@@ -41,35 +39,29 @@ def plot_surprise(
     combination of start, state, text, prompt, sample and along. With a column surprise_zero the zero start is drawn
     beside them. window: tokens, None for a fortieth of the text. Raises ArgError for missing columns.
     """
-    ax = axes_of(ax)
-    parts = draw_along(ax, "plot_surprise", data, value, window)
+    ax, parts = draw_along(ax, "plot_surprise", data, value, window)
     if value == "surprise" and "surprise_zero" in data.columns:
         draw_along(ax, "plot_surprise", parts[0][1], "surprise_zero", window, at=len(parts), name="zero")
-    ax.set_ylabel(unit(value))
+    ax.set_ylabel(unit(value), **words())
     legend(ax)
     return ax
 
 
-def draw_heads(ax: Axes, plot: str, data: Any, value: str, *, median: bool = False) -> None:
-    """Draw one line a head against the column token, layers in colours with their key."""
+def draw_heads(ax: Axes | None, plot: str, data: Any, value: str, *, median: bool = False) -> Axes:
+    """Draw one line a head against the column token, layers in colours with their key, and return the axes."""
     from matplotlib.collections import LineCollection
 
-    numbers = ("token", "layer", "head", value)
-    table = check_places(plot, check_table(plot, data, numbers, numbers), "layer", "head")
-    table = table.assign(**{value: table[value].where(np.isfinite(table[value]))})
-    if (twice := table.duplicated(["token", "layer", "head"])).any():
-        raise ArgError(f"{plot}: several rows for {show(dict(table[twice].iloc[0]))[1:-1]}; choose one text or state")
-    wide = table.pivot(index="token", columns=["layer", "head"], values=value).sort_index()
-    layers = sorted(table["layer"].unique())
+    wide = check_wide(plot, data, "token", value)
+    ax = axes_of(ax)
+    layers = sorted(set(wide.columns.get_level_values("layer")))
     few = len(layers) <= len(palette(ax))
     shades = ramp(ax, layers[-1] + 1)
     alpha = max(0.15, min(1.0, 60 / wide.shape[1]))
     for at, layer in enumerate(layers):
-        part = wide.loc[:, wide.columns.get_level_values("layer") == layer]
-        lines = [np.column_stack((part.index, part.iloc[:, head])) for head in range(part.shape[1])]
+        lines = lines_of(wide.loc[:, wide.columns.get_level_values("layer") == layer])
         colour: Any = palette(ax)[at] if few else shades(layer)
         style = LINES[at % len(LINES)] if few else "-"
-        ax.add_collection(LineCollection(lines, colors=[colour], linestyles=[style], linewidths=1.1, alpha=alpha))
+        ax.add_collection(LineCollection(list(lines), colors=[colour], linestyles=[style], linewidths=1.1, alpha=alpha))
         if few:
             ax.plot([], [], color=colour, linestyle=style, label=f"layer {layer}")
     if median or wide.shape[1] > MANY:
@@ -81,16 +73,18 @@ def draw_heads(ax: Axes, plot: str, data: Any, value: str, *, median: bool = Fal
     legend(ax, title="one line a head")
     if not few:
         _layer_bar(ax, shades, layers[-1])
+    return ax
 
 
 def draw_along(
-    ax: Axes, plot: str, data: Any, value: str, window: int | None = None, *, at: int = 0, name: str = ""
-) -> list[tuple[str, pd.DataFrame]]:
-    """Draw `value` against the column token, one line a start, and return the parts of the table."""
+    ax: Axes | None, plot: str, data: Any, value: str, window: int | None = None, *, at: int = 0, name: str = ""
+) -> tuple[Axes, list[tuple[str, pd.DataFrame]]]:
+    """Draw `value` against the column token, one line a start, and return the axes and the parts of the table."""
     table = check_table(plot, data, ("token", value), ("token", value))
     parts = series(data.reset_index(drop=True), "start", "state", "text", "prompt", "sample", "along")
     longest = max(len(part) for _, part in parts)
     window = max(1, longest // KEPT) if window is None else int(check_range("window", window, 1, 10**9, whole=True))
+    ax = axes_of(ax)
     for number, (said, part) in enumerate(parts, at):
         rows = table.loc[part.index].sort_values("token", kind="stable")
         rows = rows.assign(**{value: rows[value].where(np.isfinite(rows[value]))})
@@ -104,7 +98,13 @@ def draw_along(
     ax.set_xlabel("token of the text" + (f" (lines: mean of {window} tokens)" if window > 1 else ""))
     integer_ticks(ax, "x")
     ax.grid(alpha=0.3)
-    return parts
+    return ax, parts
+
+
+def lines_of(wide: pd.DataFrame) -> np.ndarray:
+    """Return the columns of a table as lines [columns, rows, 2] over its index."""
+    values = wide.to_numpy(dtype=float).T
+    return np.stack(np.broadcast_arrays(wide.index.to_numpy(dtype=float)[None], values), axis=-1)
 
 
 def _layer_bar(ax: Axes, shades: Any, last: int) -> None:

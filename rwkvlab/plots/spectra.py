@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from rwkvlab.plots.fonts import entry
+from rwkvlab.plots.fonts import entry, words
+from rwkvlab.plots.lines import lines_of
 from rwkvlab.plots.style import LINES, axes_of, dark, integer_ticks, legend, palette
-from rwkvlab.plots.tables import check_table, series, unit
+from rwkvlab.plots.tables import check_table, check_wide, series, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,20 +25,16 @@ def plot_spectrum(data: pd.DataFrame, value: str = "value", ax: Axes | None = No
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
 
-    numbers = ("layer", "head", "index", value)
-    table = check_table("plot_spectrum", data, numbers, numbers)
-    names = series(data.reset_index(drop=True), "state")
+    check_table("plot_spectrum", data, ("index", "layer", "head", value))
+    names = [(name, check_wide("plot_spectrum", part, "index", value)) for name, part in series(data, "state")]
     ax = axes_of(ax)
     log = value != "energy"
     drawn = False
     for at, (name, part) in enumerate(names):
-        rows = table.loc[part.index]
-        rows = rows.assign(**{value: rows[value].where(np.isfinite(rows[value]) & ((rows[value] > 0) | (not log)))})
+        wide = part.where(part > 0) if log else part
         colour = palette(ax)[at % len(palette(ax))]
-        wide = rows.pivot_table(index="index", columns=["layer", "head"], values=value, dropna=False)
-        heads = [np.column_stack((wide.index, wide.iloc[:, head])) for head in range(wide.shape[1])]
-        alpha = max(0.03, min(0.5, 20 / len(heads)))
-        ax.add_collection(LineCollection(heads, colors=colour, linewidths=0.7, alpha=alpha))
+        alpha = max(0.03, min(0.5, 20 / wide.shape[1]))
+        ax.add_collection(LineCollection(list(lines_of(wide)), colors=colour, linewidths=0.7, alpha=alpha))
         middle = wide.median(axis=1)
         style = LINES[at % len(LINES)]
         said = f"{entry(name)}: median" if name else "median of the heads"
@@ -49,7 +45,7 @@ def plot_spectrum(data: pd.DataFrame, value: str = "value", ax: Axes | None = No
     if log and drawn:
         ax.set_yscale("log")
     ax.set_xlabel("index of the singular value (1: the largest)")
-    ax.set_ylabel(unit(value))
+    ax.set_ylabel(unit(value), **words())
     if not drawn:
         ax.set_title("all singular values are zero")
     integer_ticks(ax, "x")

@@ -38,10 +38,10 @@ def plot_strip(
     parts = series(data.reset_index(drop=True), "prompt", "state", "start", "sample", "along")
     pieces = [_piece(piece) for piece in table["piece"]]
     lines = [line for name, part in parts for line in _wrap(name, list(part.index), pieces, width)]
-    ax = axes_of(ax)
     numbers = table[value].where(np.isfinite(table[value])).to_numpy()
     high = limit_of(numbers) if limit is None else float(check_range("limit", limit, 1e-300, 1e300))
     low = -high if (numbers < 0).any() else 0.0
+    ax = axes_of(ax)
     ends = [palette(ax)[1]] * (low < 0) + ["black" if dark(ax) else "white", palette(ax)[0]]
     image = _patches(ax, lines, numbers, LinearSegmentedColormap.from_list("strip", ends), (low, high))
     ax.set(xlim=(0, width), ylim=(len(lines) - 0.4, -0.6), xticks=[])

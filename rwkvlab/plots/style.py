@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rwkvlab.errors import ArgError, show
 from rwkvlab.plots.fonts import families, words
 
 if TYPE_CHECKING:
@@ -27,11 +28,15 @@ ENTRIES = 80  # names in a legend; more are counted
 
 
 def axes_of(ax: Axes | None) -> Axes:
-    """Return `ax`, or pyplot's current axes."""
+    """Return `ax`, or pyplot's current axes; raises ArgError for what is none."""
+    from matplotlib.axes import Axes
+
     if ax is None:
         from matplotlib.pyplot import gca
 
         return gca()
+    if not isinstance(ax, Axes):
+        raise ArgError(f"ax: need the Axes of one panel, or None, got {show(type(ax).__name__)}")
     return ax
 
 

@@ -107,6 +107,23 @@ def check_places(plot: str, table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return table.astype(dict.fromkeys(columns, int))
 
 
+def check_wide(plot: str, data: Any, index: str, value: str) -> pd.DataFrame:
+    """Return `value` as one column a (layer, head) and one row a number in the column `index`, infinities as nan.
+
+    Raises ArgError as `check_table` and `check_places`, and where a place has several numbers.
+    """
+    columns = (index, "layer", "head", value)
+    table = check_places(plot, check_table(plot, data, columns, columns), "layer", "head")
+    if (twice := table.duplicated([index, "layer", "head"])).any():
+        row = table[twice].iloc[0]
+        raise ArgError(
+            f"{plot}: several rows for {index} {row[index]:g}, layer {row['layer']:.0f}, head {row['head']:.0f}; "
+            "choose one text or state"
+        )
+    table = table.assign(**{value: table[value].where(np.isfinite(table[value]))})
+    return table.pivot(index=index, columns=["layer", "head"], values=value).sort_index()
+
+
 def series(table: pd.DataFrame, *columns: str) -> list[tuple[str, pd.DataFrame]]:
     """Return the parts of a table, one a combination of values in those of `columns` that are there and differ.
 

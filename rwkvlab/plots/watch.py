@@ -9,7 +9,7 @@ import pandas as pd
 
 from rwkvlab.plots.fonts import entry, piece_label, words
 from rwkvlab.plots.style import LINES, SEQUENTIAL, axes_of, colour_bar, extend_of, ink, legend, limit_of, palette
-from rwkvlab.plots.tables import check_table, series
+from rwkvlab.plots.tables import check_table, series, unit
 from rwkvlab.shapes import check_range
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def plot_writes(data: pd.DataFrame, value: str = "share", ax: Axes | None = None
     ax.set_yticks(np.arange(len(rows)), names, **words())
     ax.invert_yaxis()
     ax.axvline(0, color=ink(ax), linewidth=0.8)
-    ax.set_xlabel(BARS.get(value, value))
+    ax.set_xlabel(BARS[value] if value in BARS else unit(value), **words())
     ax.set_ylabel("token (place in the text, piece)")
     if len(rows) < len(table):
         ax.set_title(f"the first {len(rows)} of {len(table)}", fontsize="medium")
