@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def lerp(a: State, b: State, t: float, *, extrapolate: bool = False) -> State:
     """
     t = _fraction("t", t, extrapolate)
     _check("lerp", a, b)
-    return _sum("lerp", [a, b], [1 - t, t], f"lerp({term_of(a)}, {term_of(b)}, {t:g})")
+    return _sum("lerp", [a, b], [1 - t, t], f"lerp({term_of(a)}, {term_of(b)}, {t:.9g})")
 
 
 def slerp(a: State, b: State, t: float) -> State:
@@ -40,13 +41,12 @@ def slerp(a: State, b: State, t: float) -> State:
     norm_x, norm_y = x.norm(dim=(2, 3), keepdim=True), y.norm(dim=(2, 3), keepdim=True)  # [L,H,1,1]
     product = norm_x * norm_y
     cosine = ((x * y).sum((2, 3), keepdim=True) / product.where(product > 0, 1)).clamp(-1, 1)
-    angle = cosine.acos()
-    sine = angle.sin()
-    arc = (product > 0) & (sine > 1e-6)
-    safe_x, safe_y, safe_sine = (value.where(arc, 1) for value in (norm_x, norm_y, sine))
-    turned = ((1 - t) * angle).sin() / safe_sine * x / safe_x + (t * angle).sin() / safe_sine * y / safe_y
+    arc = (product > 0) & (cosine.abs() < 1 - 1e-12)
+    # where there is no arc, numbers that have a gradient stand in
+    safe_x, safe_y, angle = norm_x.where(arc, 1), norm_y.where(arc, 1), cosine.where(arc, 0).acos()
+    turned = (((1 - t) * angle).sin() * x / safe_x + (t * angle).sin() * y / safe_y) / angle.sin()
     wkv = (turned * ((1 - t) * norm_x + t * norm_y)).where(arc, (1 - t) * x + t * y)
-    straight = _sum("slerp", [a, b], [1 - t, t], f"slerp({term_of(a)}, {term_of(b)}, {t:g})")
+    straight = _sum("slerp", [a, b], [1 - t, t], f"slerp({term_of(a)}, {term_of(b)}, {t:.9g})")
     return _sound("slerp", straight.replace(wkv=wkv.float()), [a, b])
 
 
@@ -68,7 +68,7 @@ def mix(states: Sequence[State], weights: Sequence[float], *, extrapolate: bool 
         for other in states[: at + 1]:  # every pair: the first may not say what it was made on
             _check("mix", other, state)
     recipe = " + ".join(
-        f"{value:g} * {term_of(state, product=True)}" for value, state in zip(values, states, strict=True)
+        f"{value:.9g} * {term_of(state, product=True)}" for value, state in zip(values, states, strict=True)
     )
     return _sum("mix", states, values, recipe)
 
@@ -96,19 +96,36 @@ def splice(base: State, donor: State, at: Iterable[tuple[int, int]]) -> State:
     for layer, head in places:
         chosen[layer, head] = True
     wkv = donor.to(base.wkv.device).wkv.where(chosen, base.wkv)
-    where = ", ".join(f"L{layer}H{head}" for layer, head in places[:8]) + (", …" if len(places) > 8 else "")
-    recipe = f"splice({term_of(base)}, {term_of(donor)}, {where or 'nowhere'})"
+    recipe = f"splice({term_of(base)}, {term_of(donor)}, {_where(places, heads) or 'nowhere'})"
     card = common_card([base, donor], recipe, [*parents_of(base), *parents_of(donor)])
-    return base.replace(wkv=wkv, card=card)
+    return _sound("splice", base.replace(wkv=wkv, card=card), [base, donor])
+
+
+def _where(places: list[tuple[int, int]], heads: int) -> str:
+    """Return how places stand in a recipe: "L0H1, L0H3-5, L2" (runs of heads, and whole layers, are one entry)."""
+    rows: dict[int, set[int]] = {}
+    for layer, head in places:
+        rows.setdefault(layer, set()).add(head)
+    entries = []
+    for layer in sorted(rows):
+        if len(rows[layer]) == heads:
+            entries.append(f"L{layer}")
+            continue
+        for head in sorted(rows[layer]):
+            if head - 1 not in rows[layer]:
+                last = next(end for end in range(head, heads) if end + 1 not in rows[layer])
+                entries.append(f"L{layer}H{head}" + (f"-{last}" if last > head else ""))
+    return ", ".join(entries)
 
 
 def truncate(a: State, rank: int) -> State:
     """Return the state with the `rank` strongest directions of every head: the nearest matrix of that rank.
 
-    0 <= rank <= min(V, K); token-shifts are kept. Raises ArgError for a rank out of range.
+    0 <= rank <= min(V, K); token-shifts are kept. Raises ArgError for a rank out of range, NonFiniteError.
     """
     _check("truncate", a)
     rank = int(check_range("rank", rank, 0, min(a.wkv.shape[2:]), whole=True))
+    _sound("truncate", a, [a])
     left, values, right = torch.linalg.svd(a.wkv, full_matrices=False)  # [L,H,V,R] [L,H,R] [L,H,R,K]
     wkv = left[..., :rank] * values[..., None, :rank] @ right[..., :rank, :]
     card = common_card([a], f"truncate({term_of(a)}, {rank})", parents_of(a))
@@ -117,7 +134,7 @@ def truncate(a: State, rank: int) -> State:
 
 def _fraction(name: str, value: float, extrapolate: bool | None = None) -> float:
     """Return a weight; extrapolate is None where there is no such option to name."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not number or (not extrapolate and not 0 <= value <= 1):
         beyond = "" if extrapolate is None else " (beyond: extrapolate=True)"
         hint = "a finite number" if extrapolate else f"a number in [0, 1]{beyond}"
@@ -134,11 +151,10 @@ def _check(what: str, *states: State) -> None:
 
 def _sum(what: str, states: list[State], weights: list[float], recipe: str) -> State:
     def total(part: str) -> Tensor:
-        first, *rest = [
-            weight * getattr(state, part).to(states[0].wkv.device)
-            for state, weight in zip(states, weights, strict=True)
-        ]
-        return sum(rest, first)
+        summed = weights[0] * getattr(states[0], part)
+        for state, weight in zip(states[1:], weights[1:], strict=True):
+            summed = torch.add(summed, getattr(state, part).to(summed.device), alpha=weight)
+        return summed
 
     card = common_card(states, recipe, [name for state in states for name in parents_of(state)])
     wkv, att, ffn = map(total, _PARTS)
@@ -149,7 +165,7 @@ def _sound(what: str, result: State, inputs: list[State]) -> State:
     """Return the result; raises NonFiniteError for NaN or infinity in it, warns of a layer that has grown too much."""
     norms = result.wkv.detach().flatten(1).norm(dim=1)
     for layer in (~norms.isfinite()).nonzero().flatten().tolist()[:1]:
-        raise NonFiniteError(f"{what}: layer {layer} of the result is not finite; check the states that went in")
+        raise NonFiniteError(f"{what}: layer {layer} is not finite; check the states that went in")
     largest = torch.stack([state.wkv.detach().to(norms.device).flatten(1).norm(dim=1) for state in inputs]).amax(0)
     for layer in (norms > _GROWTH * largest.clamp(min=1e-30)).nonzero().flatten().tolist()[:1]:
         warnings.warn(f"{what}: layer {layer} grew more than {_GROWTH:g}-fold; is that meant?", stacklevel=3)

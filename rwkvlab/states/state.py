@@ -152,7 +152,7 @@ class State:
 
     def __mul__(self, factor: object) -> State:
         value = _factor(factor)
-        return _derive(self, value, f"{value:g} * {term_of(self, product=True)}")
+        return _derive(self, value, f"{value:.9g} * {term_of(self, product=True)}")
 
     __rmul__ = __mul__
 
@@ -160,7 +160,7 @@ class State:
         value = _factor(factor)
         if value == 0:
             raise StateOpError("state / 0: division by zero")
-        return _derive(self, 1.0 / value, f"{term_of(self, product=True)} / {value:g}")
+        return _derive(self, 1.0 / value, f"{term_of(self, product=True)} / {value:.9g}")
 
     def __neg__(self) -> State:
         return _derive(self, -1.0, f"-{term_of(self, product=True)}")
