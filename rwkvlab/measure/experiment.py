@@ -67,8 +67,8 @@ class Experiment:
         Columns: task, state, example (from 0), prompt, answer (the right one), said (what the model wrote, or the
         choice that it finds most probable), right (see `Task`) and logprob (natural, of the right answer in its
         template, without what ends it); kind (of the task), tokens and bytes (of what logprob is of, in UTF-8),
-        bits_per_byte (-logprob / ln 2 / bytes) and choice (index of the choice in said). None, NaN or NA stands where
-        a kind has no such thing: right is plain bool unless a task of texts is there.
+        bits_per_byte (-logprob / ln 2 / bytes) and choice (index of the choice in said). A missing value (`isna`)
+        stands where a kind has no such thing; right is plain bool unless a task of texts is there.
 
         executor: any `concurrent.futures.Executor` (of Dask: client.get_executor()); None runs here. Another process
         opens the model itself, once, from the file that it came from. The batches are the same anywhere, and so are

@@ -127,8 +127,8 @@ class Record:
             try:
                 data = strict_json(where, raw)
             except RwkvLabError as error:
-                said = str(error).replace(AGAIN, f"it is no record of an experiment, or damaged: {OTHER}")
-                raise type(error)(said) from error
+                said = str(error).removesuffix(f"; {AGAIN}")
+                raise type(error)(f"{said}; it is no record of an experiment, or damaged: {OTHER}") from error
             if number == 1:
                 if data.get("rwkvlab") != self._run["rwkvlab"]:
                     raise FormatError(f"{where}: is no record of an experiment; {OTHER}")
