@@ -85,19 +85,19 @@ def test_random_sets_are_seeded_and_of_the_same_size(model, pair):
     base, donor = pair
     settings = {"metric": PAIR, "until": None, "sets": 200}
     with pytest.warns(UserWarning, match="smallest_set: one prompt"):
-        table = smallest_set(model, "ab", base, donor, **settings, most=2)
+        table = smallest_set(model, "ab", base, donor, **settings)
     with pytest.warns(UserWarning, match="smallest_set: one prompt"):
-        again = smallest_set(model, "ab", base, donor, **settings, most=2)
+        again = smallest_set(model, "ab", base, donor, **settings)
     assert again.equals(table) and not table.attrs["held_out"]
     start = log_odds(model, base, ["ab"]).item()
     places = list(itertools.product((0, 1), range(4)))
-    for row in table.itertuples():
+    for row in table[table["size"].isin([1, 2, 7])].itertuples():
         sets = list(itertools.combinations(places, row.size))
         gains = [log_odds(model, splice(base, donor, some), ["ab"]).item() - start for some in sets]
         error = np.std(gains) / 200**0.5
         assert row.random == pytest.approx(np.mean(gains), abs=4 * error)
         assert min(gains) - 1e-4 <= row.random_low <= row.random <= row.random_high <= max(gains) + 1e-4
-        if row.size == 1:  # each of the eight heads is drawn far more often than one time in forty
+        if row.size != 2:  # each of the eight sets is drawn far more often than one time in forty
             assert (row.random_low, row.random_high) == pytest.approx((min(gains), max(gains)), abs=1e-4)
     single = smallest_set(model, PROMPTS, base, donor, metric=PAIR, until=None, sets=1)
     assert single["random"].equals(single["random_low"]) and single["random"].equals(single["random_high"])
