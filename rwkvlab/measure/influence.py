@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, NonFiniteError
 from rwkvlab.measure.along import along
@@ -53,7 +54,8 @@ def influence(
     if every is None:
         every = min(SEGMENT, 1 << ((len(ids) - 1) // STEPS).bit_length())
     check_range("every", every, 1, SEGMENT, whole=True)
-    randoms = [random_like(state, seed + at) for at in range(RANDOMS)]
+    seeds = tqdm(range(seed, seed + RANDOMS), delay=2, desc="random states", leave=False)
+    randoms = [random_like(state, at) for at in seeds]
     seen = along(model, ids[:1], ids[1:], [None, state, *randoms], what="total influence")
     total = pd.DataFrame({"token": np.arange(1, len(ids)), "piece": pieces(model, ids)[1:]})
     parts = []

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def pieces(model: Model, ids: Sequence[int]) -> list[str]:
     """Return the text of each token alone, printable: ends of lines are ⏎, control and direction characters escaped.
 
-    A token that holds a part of a character only is shown by its bytes (\\xe6\\x96); one that has no text (end of text,
-    a hole in the vocabulary, no tokenizer) by its id, [0]. Never raises for ids of the model.
+    Bytes that are only a part of a character are shown as such (\\xe6\\x96); a token without a text of its own (end of
+    text, a hole in the vocabulary, no tokenizer) by its id, [0]. Never raises for ids of the model.
     """
     try:
         tokenizer = model.tokenizer
@@ -28,21 +28,10 @@ def pieces(model: Model, ids: Sequence[int]) -> list[str]:
 def _piece(tokenizer: object, token: int) -> str:
     try:
         if bytes_of := getattr(tokenizer, "bytes_of", None):
-            data = bytes_of(token)
-            text = data.decode("utf-8", "backslashreplace")
-            if "\\x" in text and not _whole(data):
-                text = "".join(f"\\x{byte:02x}" for byte in data)
+            text = bytes_of(token).decode("utf-8", "backslashreplace")
         else:
             text = tokenizer.decode([token])  # type: ignore[attr-defined]
             text = "" if "\ufffd" in text else text
     except Exception:  # a tokenizer from outside may fail in any way
         text = ""
     return show(text.replace("\n", "⏎"))[1:-1] if text else f"[{token}]"
-
-
-def _whole(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -111,8 +111,10 @@ def test_what_cannot_be_watched_is_named(tiny, random_state, monkeypatch, tmp_pa
     for components in (0, 5, 1.5):
         with pytest.raises(ArgError, match="components"):
             trajectory(trace, components)
-    with pytest.raises(MismatchError, match="other heads"):
-        trajectory([trace, tiny.trace("abc", every=1, heads=[(0, 0)])])
+    one, other = (tiny.trace("abc", every=1, heads=[pair]) for pair in ((0, 0), (1, 0)))
+    for pair in ([trace, one], [one, other]):
+        with pytest.raises(MismatchError, match="other heads"):
+            trajectory(pair)
     dims = Dims("x060", L=2, H=2, C=32, K=16, V=16, ffn=64, vocab=257)
     torch.save(random_weights(dims, {"maa": 4, "decay": 4}), tmp_path / "a.pth")
     with pytest.raises(MismatchError, match="different models"):
