@@ -48,6 +48,7 @@ def plot_strip(
     named = {at: entry(said, 24) for at, (_, said) in enumerate(lines) if said}
     ax.set_yticks(list(named), list(named.values()), **words())
     ax.set_xlabel("tokens in reading order")
+    ax.set_ylabel("text, line by line")
     colour_bar(ax, image, unit(value), extend_of(numbers, low, high))
     if not _write(ax, lines, pieces, image, numbers, width):
         image.set_linewidths(0)

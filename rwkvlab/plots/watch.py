@@ -34,6 +34,7 @@ def plot_trajectory(data: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axes_of(ax)
     for at, (name, part) in enumerate(parts):
         rows = table.loc[part.index].sort_values("token", kind="stable")
+        rows = rows[np.isfinite(rows[["pc1", "pc2"]]).all(axis=1)]
         colour, style = palette(ax)[at % len(palette(ax))], LINES[at % len(LINES)]
         x, y = rows["pc1"].to_numpy(), rows["pc2"].to_numpy()
         ax.plot(x, y, color=colour, linestyle=style, linewidth=1.4, label=entry(name) if name else None)
@@ -70,8 +71,9 @@ def plot_writes(data: pd.DataFrame, value: str = "share", ax: Axes | None = None
     check_range("top", top, 1, 10**6, whole=True)
     table = check_table("plot_writes", data, ("token", "piece", value), ("token", value, "surprise"))
     rows = table.head(top)
+    widths = rows[value].where(np.isfinite(rows[value]))
     ax = axes_of(ax)
-    bars = ax.barh(np.arange(len(rows)), rows[value], color=palette(ax)[0], edgecolor=ink(ax), linewidth=0.5)
+    bars = ax.barh(np.arange(len(rows)), widths, color=palette(ax)[0], edgecolor=ink(ax), linewidth=0.5)
     if "surprise" in rows.columns and np.isfinite(rows["surprise"]).any():
         colours, high = colormaps[SEQUENTIAL], limit_of(rows["surprise"])
         for bar, surprise in zip(bars, rows["surprise"], strict=True):
