@@ -13,6 +13,7 @@ from rwkvlab.errors import ArgError, PathError, PromptError
 from rwkvlab.measure.diff import diff
 from rwkvlab.measure.diff_findings import ROUNDING, nearest
 from rwkvlab.measure.readout import readout_distance
+from rwkvlab.measure.spectrum import norms, spectrum
 from rwkvlab.states.columns import text_width
 from rwkvlab.states.state import State
 
@@ -57,6 +58,15 @@ def test_the_nearest_multiple_is_that_of_least_squares():
         float((a.wkv.mT.double() * b.wkv.mT.double()).sum() / a.wkv.double().square().sum())
     )
     assert nearest(a, a * 3) == (pytest.approx(3), pytest.approx(0, abs=1e-7), pytest.approx(1))
+
+
+def test_the_smallest_difference_has_its_size():
+    a = state(0, (8, 8, 16, 16))
+    wkv = a.wkv.clone()
+    wkv[3, 2, 1, 0] = torch.nextafter(wkv[3, 2, 1, 0], torch.tensor(9.0))
+    change = float((wkv.double() - a.wkv.double()).norm() / wkv.double().norm())
+    assert change < 1e-8 and nearest(a, State(wkv)).residual == pytest.approx(change, rel=1e-3)
+    assert "b is a but for rounding" in said(a, State(wkv))
 
 
 def test_equal_matrices_multiples_and_roundings_are_told_apart():
@@ -253,3 +263,18 @@ def test_nothing_that_is_given_changes():
     before = a.wkv.clone(), b.wkv.clone()
     repr(diff(a, b))
     assert torch.equal(a.wkv, before[0]) and torch.equal(b.wkv, before[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_states_and_models_on_a_gpu_are_measured_as_on_the_cpu(tiny_file):
+    gpu, cpu = (lab.load_model(tiny_file, tokenizer="bytes", device=device) for device in ("cuda", "cpu"))
+    a, b = (state(seed, (2, 2, 16, 16)) for seed in (0, 1))
+    texts = ["Eleven ships before noon."]
+    there, here = diff(a.to("cuda"), b, gpu, texts), diff(a, b.to("cuda"), cpu, texts)
+    assert there.heads.to_numpy() == pytest.approx(here.heads.to_numpy(), rel=1e-3)
+    assert there.findings == here.findings and there.layers.equals(here.layers)
+    assert spectrum(a.to("cuda")).equals(spectrum(a)) and norms(a.to("cuda"), per="layer").shape == (2, 4)
+    floors = [lab.head_distance(a.to("cuda"), b, floor=[a]), lab.head_distance(a, b.to("cuda"), floor=[a.to("cuda")])]
+    assert floors[0].equals(floors[1])
+    assert a.to("cuda")._repr_html_() == a._repr_html_() and repr(a.to("cuda")).endswith(" on cuda:0>")
