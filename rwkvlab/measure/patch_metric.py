@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, show
+from rwkvlab.measure.experiment_parts import continuation
 from rwkvlab.model.reading import Prompt, as_list, prompt_ids
 from rwkvlab.model.vocab import END_OF_TEXT
 from rwkvlab.shapes import check_items
@@ -129,6 +130,8 @@ def _answers(model: Model, side: Any, prompt: Any, texts: list[Prompt], name: st
             raise ArgError(
                 f"{name}: task {show(side.name)} asks other prompts; take one with the same prompts in order"
             )
+        if not side.answers:
+            raise ArgError(f"{name}: task {show(side.name)} has no answers; take one of another kind, or give strings")
         answers = list(side.answers)
     else:
         answers = [side] * len(texts) if isinstance(side, str) else check_items(name, side)
@@ -137,7 +140,7 @@ def _answers(model: Model, side: Any, prompt: Any, texts: list[Prompt], name: st
     if odd := [answer for answer in answers if not isinstance(answer, str) or not answer]:
         raise ArgError(f"{name}: need non-empty strings, got {show(odd[0])}")
     form = get_template(task.template) if task is not None else None
-    written = answers if form is None else [form.lead + form.tidy(answer) for answer in answers]
+    written = answers if form is None else [continuation(form, answer) for answer in answers]
     return [prompt_ids(model, answer, name) for answer in written]
 
 

@@ -68,6 +68,7 @@ def test_a_function_gets_the_logits_of_the_next_token(tiny, random_state):
         (("x", "x"), "each of the 3 prompts are the same; give two that differ"),
         (ONE, "metric: one Task needs a Task as prompt"),
         ((ONE, "y"), "metric: the wanted answer: task 'one' asks other prompts"),
+        ((Task("s", PROMPTS, kind="style", judge=bool), "y"), "metric: the wanted answer: task 's' has no answers"),
         (lambda logits: logits, r"metric: need one number a row of the logits, \[\d+\]; got"),
         (lambda logits: 1.0, r"metric: need one number a row of the logits, \[\d+\]; got"),
         (lambda logits: "a", "metric: need one number a row of the logits, got"),
