@@ -22,7 +22,9 @@ import rwkvlab as lab
 from rwkvlab.cli import main
 from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.measure.arms import name_arms
-from rwkvlab.measure.compare import Comparison
+from rwkvlab.measure.compare_page import STARTS
+from rwkvlab.measure.compare_tokens import TOKENS
+from rwkvlab.measure.comparison import Comparison
 from rwkvlab.measure.diff import diff
 from rwkvlab.measure.influence_report import RANDOM, STATE, Influence
 from rwkvlab.measure.verify_report import Verification, describe_model, describe_state
@@ -123,10 +125,41 @@ def reasons(shelf):
     return " ".join(shelf.unreadable.values())
 
 
-def comparison(prompt="p", arm="a", answer="b", template="world", setting="c"):
-    rows = [(prompt, "zero", 0, answer, 1, 0.0, "end"), (prompt, arm, 0, answer, 1, 0.0, "end")]
+def comparison(prompt="p", arm="a", answer="b", template="world", setting="c", card="d", about="e"):
+    """Return a comparison as `compare` makes it, of two tokens an answer, without the counting."""
+    arms = ("zero", arm + "." if arm == "zero" else arm)
+    rows = [(prompt, name, 0, answer, 2, 0.0, "end") for name in arms]
     table = pd.DataFrame(rows, columns=["prompt", "state", "sample", "text", "tokens", "logprob", "finish"])
-    return Comparison(table, template, {"stop": setting})
+    same = dict(zip(arms, (True, False), strict=True))
+    tokens = pd.DataFrame(
+        [
+            (prompt, name, 0, along, at, id_, answer, 2.0, 0.1, 0.2, same[name])
+            for name in arms
+            for along, ids in (("own", (5, 6 + same[name])), ("baseline", (5, 7)))
+            for at, id_ in enumerate(ids)
+        ],
+        columns=list(TOKENS),
+    )
+    written = tokens[tokens["along"] == "own"].drop(columns=["along", "kl", "surprise", "surprise_baseline"])
+    cards = [(name, *[card] * 6, 1.0, card) for name in arms]
+    starts = pd.DataFrame(cards, columns=list(STARTS))
+    return Comparison(table, template, {"stop": setting}, written, {"model": about}, starts, lambda: tokens)
+
+
+def read(compared):
+    """Return the same with its strips."""
+    assert len(compared.tokens)
+    return compared
+
+
+def paged(compared):
+    """Return an object that is shown as the page of a comparison."""
+
+    class Page:
+        __repr__ = compared.__repr__
+        _repr_html_ = compared._page
+
+    return Page()
 
 
 def verified(text):
@@ -170,6 +203,12 @@ OBJECTS = {
     "compared answer": lambda text, _: comparison(answer=text),
     "compared template": lambda text, _: comparison(template=text),
     "compared setting": lambda text, _: comparison(setting=text),
+    "compared answer with strips": lambda text, _: read(comparison(answer=text)),
+    "compared state with strips": lambda text, _: read(comparison(arm=text)),
+    **{
+        f"page's {field}": lambda text, _, field=field: paged(comparison(**{field: text}))
+        for field in ("prompt", "arm", "answer", "template", "setting", "card", "about")
+    },
     "inspected file": lambda _, folder: lab.inspect_file(folder.bad()),
     "inspected tensor": lambda text, folder: lab.inspect_file(folder.tensors(text)),
     "inspected card": lambda text, folder: lab.inspect_file(
@@ -464,7 +503,7 @@ def test_nothing_in_the_table_of_a_shelf_acts_and_pandas_escapes_it(root):
 MAKERS = {
     "states/state.py",
     "states/shelf.py",
-    "measure/compare.py",
+    "measure/comparison.py",
     "measure/influence_report.py",
     "measure/diff_report.py",
     "measure/verify_report.py",

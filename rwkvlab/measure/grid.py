@@ -1,11 +1,9 @@
-"""Grids of texts for people: as HTML with what differs marked, or as plain text whose columns stay straight."""
+"""Grids for people: as HTML whose baseline is pinned, or as plain text whose columns stay straight."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from difflib import SequenceMatcher
+from collections.abc import Sequence
 from html import escape
 
 from rwkvlab.errors import show
@@ -13,36 +11,40 @@ from rwkvlab.states.columns import cut, pad, text_width
 from rwkvlab.states.render import NO_FORMULAS
 
 Rows = Sequence[tuple[str, Sequence[str]]]
-WORD = re.compile(r"\s+|[^\W\d_]+|\d+|.", re.DOTALL)
-WIDE_SCRIPTS = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")
 ACTING = ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")  # categories of characters that hide, turn or do something
-COMPARED = 500  # words of a text that are compared with the reference
 WIDTH, LABEL, CELL = 100, 32, (8, 44)  # columns of a terminal: of a line, of its label, least and most of a cell
 STYLE = (
-    "<style scoped>.rwkvlab-grid{border-collapse:collapse;text-align:left}"
-    ".rwkvlab-grid th,.rwkvlab-grid td{border:1px solid var(--jp-border-color2,#bbb);padding:4px 8px;"
-    "text-align:left!important;vertical-align:top;white-space:pre-wrap;max-width:32em;overflow-wrap:anywhere}"
-    ".rwkvlab-grid .pinned{position:sticky;left:0;background:var(--jp-layout-color2,#eee)}"
-    ".rwkvlab-grid mark{background:#ffd54f;color:#000}</style>"
+    ".rwkvlab-grid{border-collapse:separate;border-spacing:0;text-align:left}"
+    ".rwkvlab-grid th,.rwkvlab-grid td{border:1px solid var(--jp-border-color2,#bbb);border-width:0 1px 1px 0;"
+    "padding:4px 8px;text-align:left!important;vertical-align:top;white-space:pre-wrap;max-width:32em;"
+    "overflow-wrap:anywhere}"
+    ".rwkvlab-grid thead th{border-top-width:1px}.rwkvlab-grid tr>:first-child{border-left-width:1px}"
+    ".rwkvlab-grid .pinned{position:sticky;left:0;z-index:1;background:var(--jp-layout-color2,#eee);"
+    "color:var(--jp-content-font-color1,#222)}.rwkvlab-grid small{opacity:.75}"
 )
 
 
-def html_grid(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
-    """Return a table: a label and one text a column in each row; the first column is pinned as the reference.
+def html_grid(columns: Sequence[str], rows: Rows, caption: str = "", style: str = "", key: str = "") -> str:
+    """Return a table: a label and one cell a column in each row; the first column is pinned as the baseline.
 
-    Words of the other columns that differ from it stand in <mark>. Everything given is escaped.
+    Names, labels and the caption are escaped here; the cells, a key that stands above, and more CSS are ready already.
     """
-    head = "".join(f"<th{_pin(at)}>{_html(name)}</th>" for at, name in enumerate(columns))
-    body = "".join(
-        f"<tr><th>{_html(label)}</th>"
-        + "".join(
-            f"<td{_pin(at)}>{_html(text) if at == 0 else _marked(texts[0], text)}</td>" for at, text in enumerate(texts)
-        )
-        + "</tr>"
-        for label, texts in rows
+    head = "".join(
+        f"<th{_pin(at)}>{html_text(name)}{'' if at else ' <small>baseline</small>'}</th>"
+        for at, name in enumerate(columns)
     )
-    table = f'<table class="rwkvlab-grid {NO_FORMULAS}"><thead><tr><th></th>{head}</tr></thead>'
-    return f'{STYLE}{table}<tbody>{body}</tbody></table><small class="{NO_FORMULAS}">{_html(caption)}</small>'
+    body = "".join(
+        f"<tr><th>{html_text(label)}</th>{''.join(f'<td{_pin(at)}>{cell}</td>' for at, cell in enumerate(cells))}</tr>"
+        for label, cells in rows
+    )
+    table = f'<table class="rwkvlab-grid {NO_FORMULAS}"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody>'
+    end = f'</table><small class="{NO_FORMULAS}">{html_text(caption)}</small>'
+    return f"<style scoped>{STYLE}{style}</style>{key}{table}{end}"
+
+
+def html_text(text: str) -> str:
+    """Return `text` as HTML that shows it: markup escaped, control and direction characters made visible."""
+    return "\n".join(escape(_visible(line)) for line in text.split("\n"))
 
 
 def text_grid(columns: Sequence[str], rows: Rows) -> str:
@@ -65,33 +67,5 @@ def _pin(column: int) -> str:
     return ' class="pinned"' if column == 0 else ""
 
 
-def _html(text: str) -> str:
-    """Return `text` as HTML that shows it: markup escaped, control and direction characters made visible."""
-    return "\n".join(escape(_visible(line)) for line in text.split("\n"))
-
-
 def _visible(line: str) -> str:
     return "".join(char if unicodedata.category(char) not in ACTING else show(char)[1:-1] for char in line)
-
-
-def _words(text: str) -> list[str]:
-    """Cut into words, numbers, white space and signs; each letter of a script without blanks is a word."""
-    return [part for word in WORD.findall(text) for part in WIDE_SCRIPTS.split(word) if part]
-
-
-def _marked(reference: str, text: str) -> str:
-    one, two = _words(reference)[:COMPARED], _words(text)
-    kept = SequenceMatcher(None, one, two[:COMPARED], autojunk=False).get_matching_blocks()
-    same = {at for block in kept for at in range(block.b, block.b + block.size)}
-    return "".join(_runs((word, at in same or word.isspace()) for at, word in enumerate(two)))
-
-
-def _runs(words: Iterable[tuple[str, bool]]) -> Iterable[str]:
-    run, state = "", True
-    for word, same in [*words, ("", True)]:
-        if run and same != state:
-            yield _html(run) if state else f"<mark>{_html(run)}</mark>"
-            run = ""
-        run, state = run + word, same
-    if run:
-        yield _html(run)

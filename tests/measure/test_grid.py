@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rwkvlab.measure.grid import html_grid, text_grid, text_width
+from rwkvlab.measure.grid import html_grid, html_text, text_grid, text_width
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -19,7 +19,7 @@ HOSTILE = [
 class Tags(HTMLParser):
     def __init__(self, html):
         super().__init__()
-        self.seen, self.text, self.marked = [], "", []
+        self.seen, self.text = [], ""
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -28,28 +28,21 @@ class Tags(HTMLParser):
     def handle_data(self, data):
         if self.seen and self.seen[-1][0] != "style":
             self.text += data
-        if self.seen and self.seen[-1][0] == "mark" and self.get_starttag_text() == "<mark>":
-            self.marked.append(data)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_tag_or_attribute_comes_from_the_data(text):
-    harmless = Tags(html_grid(["a", "b"], [("p", ["x", "y"])], "c"))
-    hostile = Tags(html_grid([text, text], [(text, [text, text + "!"])], text))
+    harmless = Tags(html_grid(["a", "b"], [("p", [html_text("x"), html_text("y")])], "c"))
+    hostile = Tags(html_grid([text, text], [(text, [html_text(text), html_text(text + "!")])], text))
     assert hostile.seen == harmless.seen
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u202a-\u202e]", hostile.text)
     assert (text if text.isprintable() else text.split("\x1b")[0][:4]) in hostile.text
 
 
-def test_words_that_differ_from_the_first_column_are_marked_and_no_others():
-    html = html_grid(["a", "b"], [("p", ["the red fox, 12", "the blue fox, 13"])])
-    assert re.findall(r"<mark>(.*?)</mark>", html) == ["blue", "13"]
-    assert "the red fox, 12" in html
-
-
-def test_letters_of_a_script_without_blanks_are_compared_one_by_one():
-    html = html_grid(["a", "b"], [("p", ["今天天气好", "今天心情好"])])
-    assert re.findall(r"<mark>(.*?)</mark>", html) == ["心情"]
+def test_the_first_column_is_pinned_and_called_the_baseline():
+    page = html_grid(["a", "b"], [("p", ["<i>x</i>", "y"])])
+    assert re.findall(r'<t[hd] class="pinned">(.*?)</t[hd]>', page) == ["a <small>baseline</small>", "<i>x</i>"]
+    assert "<th>b</th>" in page and "<td>y</td>" in page and "<th>p</th>" in page
 
 
 def test_plain_columns_stay_straight_whatever_the_letters():
