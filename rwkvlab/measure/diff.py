@@ -16,11 +16,10 @@ from rwkvlab.measure.diff_findings import nearest, related, same_files, same_kin
 from rwkvlab.measure.diff_report import Difference
 from rwkvlab.measure.distance import COMPARED, distances
 from rwkvlab.measure.readout import readout_columns, readouts, receptance_moments
-from rwkvlab.measure.spectrum import norms
+from rwkvlab.measure.spectrum import frobenius, norms
 from rwkvlab.measure.verify_texts import Text, encode_texts
 from rwkvlab.states.files import load_state
 from rwkvlab.states.fits import check_fits, check_model
-from rwkvlab.states.render import head_norms
 from rwkvlab.states.state import State
 from rwkvlab.tasks.templates import get_template
 
@@ -55,13 +54,14 @@ def diff(
     alike, crossed = shape == other, (*shape[:2], shape[3], shape[2]) == tuple(other)
     plain = nearest(one, two) if alike else None
     turned = nearest(one, two, turned=True) if crossed else None
-    totals = {"norm_a": float(head_norms(one).norm()), "norm_b": float(head_norms(two).norm())}
+    sizes = {"norm_a": frobenius(one), "norm_b": frobenius(two)}
+    totals = {name: float(size.norm()) for name, size in sizes.items()}
     findings = same_files(path_a, path_b) + same_kind(one, two) + related(plain, turned, **totals)
     heads = pd.DataFrame(columns=list(COLUMNS), dtype=float)
     if plain is not None:
         heads = distances(one, two, RANK)
-        heads.insert(2, "norm_a", head_norms(one).flatten().numpy())
-        heads.insert(3, "norm_b", head_norms(two).flatten().numpy())
+        for at, (name, size) in enumerate(sizes.items(), start=2):
+            heads.insert(at, name, size.flatten().numpy())
         apart = math.sqrt((heads["frobenius"] ** 2).sum(skipna=False))
         totals |= {"distance": apart, "relative": apart / totals["norm_a"] if totals["norm_a"] else math.inf}
         totals |= plain._asdict()

@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 from rwkvlab.errors import ArgError, show
 from rwkvlab.measure.arms import States, name_arms
 from rwkvlab.shapes import check_items, check_range
-from rwkvlab.states.render import head_norms
 from rwkvlab.states.state import State
 
 
@@ -73,13 +72,18 @@ def norms(states: States, per: str = "head") -> pd.DataFrame:
         raise ArgError(f'per: need "head" or "layer", got {show(per)}')
 
     def table(state: State) -> dict[str, Tensor]:
-        found = head_norms(state)
+        found = frobenius(state)
         if per == "head":
             return head_columns(found) | {"norm": found}
         shifts = {name: getattr(state, name).detach().cpu().double().norm(dim=1) for name in ("att_shift", "ffn_shift")}
         return {"layer": torch.arange(len(found)), "norm": found.norm(dim=1), **shifts}
 
     return _tables("norms", states, table)
+
+
+def frobenius(state: State) -> Tensor:
+    """Return the norm of every head, [L,H] float64 on the CPU; NaN or infinite where it holds such."""
+    return torch.stack([layer.detach().cpu().flatten(1).double().norm(dim=1) for layer in state.wkv])
 
 
 def svdvals(matrices: Tensor) -> Tensor:
