@@ -66,6 +66,27 @@ def test_several_states_answer_in_turn_with_the_same_seed(ask, tiny, states, cap
     assert out == expected
 
 
+def test_the_answers_are_also_a_page_if_asked_for(ask, tiny, states, tmp_path, capsys):
+    page = tmp_path / "a.html"
+    assert ask("hi", "--zero", "-s", states / "emoji.pth", "--template", "raw", "--html", page) == 0
+    out, err = capsys.readouterr()
+    text = page.read_text("utf-8")
+    assert text.count("<th>emoji</th>") == 1 and "KL(start ‖ zero)" in text and "seed 0, max_tokens 8" in text
+    assert out.startswith("--- zero\n") and err.endswith(f"{page}: written\n")
+    told = tiny.chat("hi", None, seed=0, template="raw", max_tokens=8, top_p=1.0)
+    assert f"{len(told.tokens)} tokens, {told.finish}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.pth", "--html: need a name"), ("no/a.html", "--html: no such folder")]
+)
+def test_a_page_that_cannot_be_is_refused_before_anything_is_read(ask, tmp_path, capsys, monkeypatch, name, message):
+    monkeypatch.setattr(lab, "load_model", None)
+    assert ask("hi", "--html", tmp_path / name) == 2
+    out, err = capsys.readouterr()
+    assert not out and message in err
+
+
 def test_the_template_is_that_of_the_state_unless_it_is_given(ask, tiny, tmp_path, capsys):
     path = tmp_path / "g1.safetensors"
     lab.save_state(lab.State(torch.ones(2, 2, 16, 16), like=tiny).replace(card=lab.StateCard(template="g1")), path)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import rwkvlab as lab
-from rwkvlab.errors import MismatchError, printable, show
+from rwkvlab.errors import ArgError, MismatchError, PathError, printable, show
+from rwkvlab.measure.arms import name_arms
+from rwkvlab.measure.compare import assemble
+from rwkvlab.tasks.templates import get_template
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -33,11 +36,13 @@ def add_ask(commands: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--presence", type=float, default=0.3, help="presence penalty (%(default)s)")
     one.add_argument("--frequency", type=float, default=0.3, help="frequency penalty (%(default)s)")
     one.add_argument("--seed", type=int, default=0, help="the same for every state (%(default)s)")
+    one.add_argument("--html", metavar="FILE.html", help="also write a page with the answers side by side (replaced)")
     one.set_defaults(run=ask_command)
 
 
 def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Answer a question from each state in turn, as it is written; everything else is the same for all."""
+    page = _page(arguments.html)
     model = lab.load_model(
         arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
     )
@@ -57,6 +62,7 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
         template = next((state.card.template for state in states if state and state.card.template), "world")
     names = ("max_tokens", "temperature", "top_p", "top_k", "presence", "frequency", "seed")
     sampling = {name: getattr(arguments, name) for name in names}
+    answers = []
     for state in states:
         if len(states) > 1:
             print(f"--- {'zero' if state is None else show(state.card.name or 'state')[1:-1]}", flush=True)
@@ -64,8 +70,26 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
         print(flush=True)
         if answer.finish == "interrupted":
             return INTERRUPTED
+        answers.append(answer)
     print(f"template {template}, " + ", ".join(f"{name} {value}" for name, value in sampling.items()), file=sys.stderr)
+    if page is not None:
+        arms = name_arms(states, zero_first=False)
+        done = ((arguments.question, name, 0, answer) for name, answer in zip(arms, answers, strict=True))
+        page = assemble(model, get_template(template), arms, done, {"seed": arguments.seed, **sampling}).to_html(page)
+        print(f"{show(page, 300)[1:-1]}: written", file=sys.stderr)
     return 0
+
+
+def _page(given: str | None) -> Path | None:
+    """Return where the page goes; refuses it before anything is asked."""
+    if given is None:
+        return None
+    path = Path(given)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ArgError(f"--html: need a name ending in .html, got {show(path.name)}")
+    if not path.absolute().parent.is_dir():
+        raise PathError(f"--html: no such folder {show(path.absolute().parent, 300)}; make it first")
+    return path
 
 
 def _write(text: str) -> None:

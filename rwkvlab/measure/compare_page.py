@@ -85,9 +85,10 @@ def describe_starts(arms: Mapping[str, State | None]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(STARTS))
 
 
-def page(prompts: Sequence[str], grid: str, caption: str, about: Mapping[str, str], starts: pd.DataFrame) -> str:
+def page(prompts: Sequence[str], grid: str, about: Mapping[str, str], starts: pd.DataFrame) -> str:
     """Return the page; `grid` is HTML already, everything else is escaped here."""
-    title = f"{show(prompts[0], 60)[1:-1] if prompts else 'no answers'}: {len(starts)} start{'s compared' if len(starts) > 1 else ''}"
+    count = "1 start" if len(starts) == 1 else f"{len(starts)} starts compared"
+    title = f"{show(prompts[0], 60)[1:-1] if prompts else 'no answers'}: {count}"
     cards = "".join(_card(str(row.pop("state")), row, at == 0) for at, row in enumerate(starts.to_dict("records")))
     return (
         f'<!DOCTYPE html><html lang="en" class="{NO_FORMULAS}"><head><meta charset="utf-8">'

@@ -94,7 +94,7 @@ class Comparison:
 
     def _page(self) -> str:
         grid = self._grid(self.tokens)
-        return page(list(self.table["prompt"].unique()), grid, self._caption(), self.about, self.starts)
+        return page(list(self.table["prompt"].unique()), grid, self.about, self.starts)
 
     def _grid(self, tokens: pd.DataFrame | None) -> str:
         """Return the grid as HTML, with the strips where `tokens` is there, else with marks only."""
