@@ -81,7 +81,7 @@ def draw_along(
 ) -> tuple[Axes, list[tuple[str, pd.DataFrame]]]:
     """Draw `value` against the column token, one line a start, and return the axes and the parts of the table."""
     table = check_table(plot, data, ("token", value), ("token", value))
-    parts = series(data.reset_index(drop=True), "start", "state", "text", "prompt", "sample", "along")
+    parts = series(data.reset_index(drop=True), "start", "state", "along", "sample", "text", "prompt")
     longest = max(len(part) for _, part in parts)
     window = max(1, longest // KEPT) if window is None else int(check_range("window", window, 1, 10**9, whole=True))
     ax = axes_of(ax)

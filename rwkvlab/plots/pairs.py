@@ -96,7 +96,7 @@ def _draw_pair(panels: list[Axes], a: State, b: State, layer: int, head: int, on
     for ax, matrix, title, norm in zip(panels, (one, two, change), titles, norms, strict=True):
         images.append(draw_matrix(ax, matrix, own if matrix is change else high))
         ax.set_title(f"{title}\nlayer {layer}, head {head}, norm {norm:.3g}", **words())
-    if one_scale and limit_of(change) < SMALL * high:
+    if one_scale and (not norms[2] or limit_of(change) < SMALL * high):
         note = f"at most {np.abs(change).max():.2g}: hardly seen on this scale" if norms[2] else "the same"
         panels[2].set_title(f"{panels[2].get_title()}\n{note}", **words())
     groups = [panels] if one_scale else [panels[:2], panels[2:]]

@@ -121,7 +121,7 @@ def check_wide(plot: str, data: Any, index: str, value: str) -> pd.DataFrame:
             "choose one text or state"
         )
     table = table.assign(**{value: table[value].where(np.isfinite(table[value]))})
-    return table.pivot(index=index, columns=["layer", "head"], values=value).sort_index()
+    return table.pivot(index=index, columns=["layer", "head"], values=value).sort_index().sort_index(axis=1)
 
 
 def series(table: pd.DataFrame, *columns: str) -> list[tuple[str, pd.DataFrame]]:

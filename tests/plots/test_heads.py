@@ -108,3 +108,87 @@ def test_mistakes_are_named(ax, state):
         plot_heads(pd.DataFrame({"layer": [0], "head": [0], "x": [1.0]}), "effect", ax=ax)
     with pytest.raises(ArgError, match="need a State or a DataFrame"):
         plot_heads([1, 2], ax=ax)
+
+
+TABLE = pd.DataFrame({"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1]})
+UNITS = {
+    **{"norm": "(state units)", "largest": "(state units)", "stable_rank": "(directions)"},
+    **{"effective_rank": "(directions)", "energy_1": "(0 to 1)", "energy_16": "(0 to 1)", "frobenius": "(state units)"},
+    **{"relative": "norm)", "cosine": "(-1 to 1)", "key_angle": "(degrees)", "value_angle": "(degrees)"},
+    **{"rank": "(directions)", "readout": "receptance)", "beyond": "floor)", "half_life": "(tokens)"},
+    **{"effect": "(nats of log-odds)", "reverse": "(nats of log-odds)", "low": "(nats of log-odds)"},
+    **{"share": "(1: all of it)", "reverse_share": "(1: all of it)", "cosine_floor": "(-1 to 1)"},
+    **{"key_angle_floor": "(degrees)", "readout_floor": "receptance)"},
+}
+
+
+@pytest.mark.parametrize("value", UNITS)
+def test_every_column_of_the_measures_has_its_unit(ax, value):
+    plot_heads(TABLE.assign(**{value: [0.1, 0.2, 0.3, 0.4]}), ax=ax)
+    said = bar_label(ax)
+    assert said.replace("\n", " ").endswith(UNITS[value]) and max(map(len, said.split("\n"))) < 45
+
+
+@pytest.mark.parametrize("value", ["cosine", "effect", "reverse", "share", "reverse_share", "low", "high"])
+def test_what_has_a_sign_is_drawn_about_zero_even_where_all_are_positive(ax, value):
+    plot_heads(TABLE.assign(**{value: [0.1, 0.2, 0.3, 0.4]}), ax=ax)
+    assert ax.images[0].get_clim() == (-0.4, 0.4)
+
+
+def test_two_maps_can_share_one_scale(ax, state):
+    plot_heads(TABLE.assign(effect=[1.0, 2, 3, 4]), ax=ax, limit=10)
+    plot_heads(TABLE.assign(norm=[1.0, 2, 3, 40]), ax=ax, limit=10)
+    plot_head(state, 0, 0, ax=ax, limit=10)
+    assert [image.get_clim() for image in ax.images] == [(-10, 10), (0, 10), (-10, 10)]
+    assert [image.colorbar.extend for image in ax.images] == ["neither", "max", "neither"]
+    for wrong in (0, -1, math.nan, math.inf, "1"):
+        with pytest.raises(ArgError, match="limit"):
+            plot_heads(state, ax=ax, limit=wrong)
+
+
+def test_a_half_life_beyond_the_text_is_crossed_in_the_end_colour(ax):
+    plot_heads(TABLE.assign(half_life=[3.0, math.inf, math.nan, 9.0]), ax=ax)
+    said = bar_label(ax)
+    assert said == "half-life (tokens)\ncrossed: infinite (not within the text)\nhatched: no number"
+    crossed, hatched = ax.collections
+    assert [path.get_extents().bounds for path in crossed.get_paths()] == [(0.5, -0.5, 1, 1)]
+    np.testing.assert_allclose(crossed.get_facecolor()[0], ax.images[0].cmap(1.0))
+    assert [path.get_extents().bounds for path in hatched.get_paths()] == [(-0.5, 0.5, 1, 1)]
+    assert crossed.get_hatch() != hatched.get_hatch() and not len(hatched.get_facecolor())
+
+
+def test_heads_with_several_rows_are_not_averaged(ax):
+    both = pd.concat([TABLE.assign(state="a", norm=1.0), TABLE.assign(state="b", norm=3.0)])
+    with pytest.raises(ArgError, match=r"several rows for layer 0, head 0; choose one, such as data\[data\['state'\]"):
+        plot_heads(both, "norm", ax=ax)
+    plot_heads(both[both["state"] == "b"], ax=ax)
+    assert float(ax.images[0].get_array().max()) == 3
+
+
+@pytest.mark.parametrize("place", [-1, 0.5, math.nan, math.inf, 1e9])
+def test_layers_and_heads_are_whole_numbers_that_fit(ax, place):
+    with pytest.raises(ArgError, match="column 'layer': need whole numbers from 0 to 4095"):
+        plot_heads(TABLE.assign(layer=[0, 0, 1, place], norm=1.0), ax=ax)
+
+
+def test_a_column_that_is_there_twice_is_refused(ax):
+    twice = pd.DataFrame([[0, 0, 1.0, 2.0]], columns=["layer", "head", "norm", "norm"])
+    with pytest.raises(ArgError, match="'norm' is there twice"):
+        plot_heads(twice, "norm", ax=ax)
+
+
+def test_a_state_with_gradients_and_uneven_heads_can_be_drawn(ax):
+    wkv = torch.randn(1, 2, 3, 5, requires_grad=True)
+    plot_head(State(wkv), 0, 1, ax=ax)
+    assert ax.images[0].get_array().shape == (3, 5)
+    plot_heads(State(wkv), ax=ax)
+
+
+@pytest.mark.long
+def test_a_map_of_a_large_model_is_drawn_in_two_seconds(ax):
+    import time
+
+    table = pd.DataFrame([(layer, head) for layer in range(32) for head in range(64)], columns=["layer", "head"])
+    began = time.perf_counter()
+    plot_heads(table.assign(half_life=[math.inf, 3.0] * 1024), ax=ax).figure.canvas.draw()
+    assert time.perf_counter() - began < 2

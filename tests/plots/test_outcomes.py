@@ -46,3 +46,11 @@ def test_a_state_is_shown_beside_what_it_does_and_pyplot_is_left_alone(rows):
 def test_a_table_without_the_columns_is_refused(rows):
     with pytest.raises(ArgError, match="'task' is not among"):
         plot_accuracy(rows.drop(columns="task"), ax=Figure().subplots())
+
+
+def test_many_states_and_odd_names_keep_their_rows():
+    names = ["_a", "", None, "a", 3]
+    table = pd.DataFrame({"state": names, "task": "sort", "accuracy": [0.0, 0.25, 0.5, 0.75, 1.0]})
+    ax = plot_accuracy(table, ax=Figure().subplots())
+    np.testing.assert_array_equal(ax.images[0].get_array()[:, 0], table["accuracy"])
+    assert [text.get_text() for text in ax.get_yticklabels()] == [" _a", "''", "None", "a", "3"]
