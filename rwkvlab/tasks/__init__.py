@@ -1,4 +1,5 @@
 """Tasks ask: chat templates, and prompts with the answers that are wanted."""
 
-from rwkvlab.tasks.task import Task
+from rwkvlab.tasks.files import load_task
+from rwkvlab.tasks.task import Example, Task, text_task
 from rwkvlab.tasks.templates import TEMPLATES, Template, get_template
