@@ -28,7 +28,18 @@ from rwkvlab.measure.comparison import Comparison
 from rwkvlab.measure.diff import diff
 from rwkvlab.measure.influence_report import RANDOM, STATE, Influence
 from rwkvlab.measure.verify_report import Verification, describe_model, describe_state
-from rwkvlab.plots import plot_accuracy, plot_curve, plot_head, plot_heads, plot_outcomes
+from rwkvlab.plots import (
+    plot_accuracy,
+    plot_curve,
+    plot_head,
+    plot_heads,
+    plot_layers,
+    plot_outcomes,
+    plot_strip,
+    plot_surprise,
+    plot_trajectory,
+    plot_writes,
+)
 from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.layouts import OURS
 from rwkvlab.states.state import State
@@ -422,8 +433,26 @@ def draw_legend(texts, figure):
     plot_curve(pd.DataFrame(rows), ax=figure.add_subplot())
 
 
+def draw_pieces(texts, figure):
+    """Draw two panels: the texts as tokens in reading order, and as bars; and as the name of what was read."""
+    above, below = figure.subplots(2, 1)
+    table = pd.DataFrame({"piece": texts, "kl": 1.0, "token": range(len(texts)), "share": 0.1})
+    plot_strip(table, ax=above, width=1000)
+    plot_writes(table, ax=below, top=100)
+
+
+def draw_series(texts, figure):
+    """Draw a panel each in which the texts are starts, ways, states, and states beside one another."""
+    table = pd.DataFrame([{"start": text, "token": at, "kl": 1.0} for text in texts for at in (0, 1)])
+    one, two, three = figure.subplots(1, 3)
+    plot_surprise(table, "kl", ax=one)
+    plot_trajectory(table.assign(text=table["start"], pc1=1.0, pc2=table["token"]), ax=two)
+    plot_layers(table.assign(part=table["start"], layer=table["token"]), "kl", ax=three)
+
+
 FORMULAS = ["$\\frac", "\\$x$", "$$\\href{javascript:alert(1)}{b}$$", "<script>alert(1)</script>"]
 DRAWN = [(draw_titles, FORMULAS), (draw_lines, FORMULAS), (draw_ticks, HOSTILE), (draw_legend, HOSTILE)]
+DRAWN += [(draw_pieces, HOSTILE), (draw_series, HOSTILE)]
 
 
 @pytest.mark.parametrize(("draw", "texts"), DRAWN)

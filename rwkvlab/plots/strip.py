@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rwkvlab.plots.fonts import entry, label, words
-from rwkvlab.plots.style import axes_of, colour_bar, dark, extend_of, ink, ink_on, limit_of, palette
+from rwkvlab.plots.style import axes_of, colour_bar, dark, extend_of, ink, ink_on, limit_of, palette, root_of
 from rwkvlab.plots.tables import check_table, series, unit
 from rwkvlab.shapes import check_range
 
@@ -95,7 +95,7 @@ def _patches(ax: Axes, lines: list[Line], numbers: np.ndarray, colours: Any, lim
 
 def _write(ax: Axes, lines: list[Line], pieces: list[str], image: Any, numbers: np.ndarray, width: int) -> bool:
     """Write every piece on its patch, as large as there is room for; return whether there was room."""
-    root: Any = ax.get_figure(root=True)
+    root = root_of(ax)
     root.draw_without_rendering()  # settles where the axes are
     box = ax.get_window_extent()
     across, down = 72 * box.width / root.dpi, 72 * box.height / root.dpi  # points

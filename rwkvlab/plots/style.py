@@ -13,6 +13,7 @@ from rwkvlab.plots.fonts import families, words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 DIVERGING = "RdBu_r"
 DIVERGING_DARK = "berlin"  # matplotlib 3.10 and newer
@@ -40,6 +41,11 @@ def axes_of(ax: Axes | None) -> Axes:
     return ax
 
 
+def root_of(ax: Axes) -> Figure:
+    """Return the whole figure that `ax` is in, through all subfigures."""
+    return ax.figure.figure  # type: ignore[return-value]
+
+
 def luminance(colour: Any) -> np.ndarray:
     """Return the relative luminance (0 black to 1 white, WCAG 2) of colours, each as matplotlib takes them."""
     from matplotlib.colors import to_rgba_array
@@ -60,7 +66,7 @@ def background(ax: Axes) -> float:
     from matplotlib.colors import to_rgba
 
     guess = 1.0 - float(luminance(rcParams["text.color"])[0])  # light text is meant for a dark page
-    for patch in (ax.get_figure(root=True).patch, ax.patch):  # type: ignore[union-attr]
+    for patch in (root_of(ax).patch, ax.patch):
         alpha = to_rgba(patch.get_facecolor())[3] if patch.get_visible() else 0.0
         guess = alpha * float(luminance(patch.get_facecolor())[0]) + (1 - alpha) * guess
     return guess
