@@ -160,7 +160,7 @@ def _table(points: list[_Point], tasks: list[Task], measured: list[np.ndarray], 
             row: list[object] = [point.arm, point.t, task.name, len(task)]
             for part in range(3):
                 table = values[:, part, number]  # [seeds,N]
-                row += [float(table.mean()), *interval(table, seed=seed)]
+                row += [float(table.mean()), *interval(table, outcomes=part == 0, seed=seed)]
             rows.append((*row, float(values[:, 3, number].mean())))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -36,30 +36,38 @@ def head_distance(
     next singular value is about as large. Random spaces of 4 directions are 78 degrees apart among 64 channels (of one
     direction 84, of eight 72), and 63 among 16.
 
-    floor: states of the task of b from other seeds, each compared with b; or pairs of states, compared with each other,
-    such as (a, another seed of a). Adds, for each of the six, a column NAME_floor, the mean over these, and beyond,
-    frobenius / frobenius_floor: at 1, seeds lie as far apart. Raises MismatchError, a ValueError, where states come
-    from models of different shape or architecture, ArgError for a rank below 1. Token-shifts are not compared.
+    floor: states of the task of a or of b from other seeds, each compared with the one of the two that it is nearer to
+    (in norm, over all heads); or pairs of states, compared with each other. Adds, for each of the six, a column
+    NAME_floor, the mean over these, and beyond, frobenius / frobenius_floor: at 1, seeds lie as far apart. Token-shifts
+    are not compared. Raises MismatchError, a ValueError, where states come from models of different shape or
+    architecture, ArgError for a rank below 1.
     """
     check_pair("head_distance", a, b)
     rank = int(check_range("rank", rank, 1, 2**31, whole=True))
-    pairs = [(a, b), *floor_pairs("head_distance", floor, b)]
+    pairs = [(a, b), *floor_pairs("head_distance", floor, a, b)]
     bar = tqdm(pairs, delay=2, desc="distances", leave=False, disable=len(pairs) == 1)
     tables = [distances(*pair, rank) for pair in bar]
     return with_floor(tables, "frobenius")
 
 
-def floor_pairs(what: str, floor: Any, b: State) -> list[Pair]:
+def floor_pairs(what: str, floor: Any, a: State, b: State) -> list[Pair]:
     """Return the pairs of states whose distances make a noise floor; raises ArgError, MismatchError."""
     pairs = []
     for at, item in enumerate(check_items("floor", floor)):
-        pair = item if isinstance(item, (tuple, list)) else (b, item)
+        alone = not isinstance(item, (tuple, list))
+        pair = (item, item) if alone else tuple(item)
         if len(pair) != 2 or not all(isinstance(state, State) for state in pair):
             raise ArgError(f"floor[{at}]: need a State or a pair of them, got {show(type(item).__name__)}")
         for state in pair:
             check_pair(f"{what}: floor[{at}]", b, state)
-        pairs.append((pair[0], pair[1]))
+        pairs.append((_nearer(item, a, b), item) if alone else pair)
     return pairs
+
+
+def _nearer(state: State, a: State, b: State) -> State:
+    """Return a or b, whichever is nearer to the state; b where they are as near."""
+    wkv = state.wkv.detach().cpu()
+    return a if (wkv - a.wkv.detach().cpu()).norm() < (wkv - b.wkv.detach().cpu()).norm() else b
 
 
 def with_floor(tables: list[pd.DataFrame], main: str) -> pd.DataFrame:

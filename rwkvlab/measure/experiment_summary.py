@@ -52,9 +52,8 @@ def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
 def _mean(name: str, values: np.ndarray, seed: int) -> dict[str, float]:
     if not len(values):
         return {f"{name}{end}": math.nan for end in ENDS}
-    return dict(
-        zip((f"{name}{end}" for end in ENDS), (float(values.mean()), *interval(values, seed=seed)), strict=True)
-    )
+    ends = interval(values, outcomes=name == "accuracy", seed=seed)
+    return dict(zip((f"{name}{end}" for end in ENDS), (float(values.mean()), *ends), strict=True))
 
 
 def _bits(rows: pd.DataFrame, seed: int) -> dict[str, float]:

@@ -12,13 +12,16 @@ from rwkvlab.shapes import check_range
 DRAWS = 1000
 
 
-def interval(values: Any, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+def interval(
+    values: Any, *, outcomes: bool = False, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
     """Return (low, high), the confidence interval of the mean of `values`.
 
-    values: [N], one number an example, or [S,N], the same examples under S seeds. 0/1 outcomes of one seed get Wilson's
-    interval (1927), all else a percentile bootstrap with `draws` seeded draws, of examples, and of seeds too where
-    there are several: so seeds and examples both count. A single value, or one that is not finite, gives (nan, nan).
-    Raises ArgError for other shapes or an empty array.
+    values: [N], one number an example, or [S,N], the same examples under S seeds. Of `outcomes` (1 right, 0 wrong)
+    under one seed it is Wilson's interval (1927); else a percentile bootstrap with `draws` seeded draws, of examples,
+    and of seeds too where there are several: so seeds and examples both count; for outcomes never narrower than
+    Wilson's of one seed, since a bootstrap of nothing but ones has no width. A single value, or one that is not
+    finite, gives (nan, nan). Raises ArgError for other shapes, an empty array, or outcomes other than 0 and 1.
     """
     table = np.asarray(values, dtype=float)
     check_range("level", level, 0.5, 0.9999)
@@ -27,9 +30,12 @@ def interval(values: Any, *, level: float = 0.95, draws: int = DRAWS, seed: int 
     table = np.atleast_2d(table)
     if not np.isfinite(table).all() or table.size == 1:
         return float("nan"), float("nan")
-    if len(table) == 1 and np.isin(table, (0.0, 1.0)).all():
-        return wilson(int(table.sum()), table.size, level)
+    if outcomes and not np.isin(table, (0.0, 1.0)).all():
+        raise ArgError("values: outcomes are 0 or 1; leave outcomes=True out for other numbers")
     seeds, examples = table.shape
+    least = wilson(float(table.mean()) * examples, examples, level) if outcomes else None
+    if least and seeds == 1:
+        return least
     rng = np.random.default_rng(seed)
     chosen = rng.multinomial(examples, np.full(examples, 1 / examples), size=draws)  # [draws,N]: how often each
     means = chosen @ table.T / examples  # [draws,S]
@@ -37,11 +43,11 @@ def interval(values: Any, *, level: float = 0.95, draws: int = DRAWS, seed: int 
         means = (means * rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)).sum(
             axis=1, keepdims=True
         ) / seeds
-    low, high = np.quantile(means[:, 0], [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    low, high = map(float, np.quantile(means[:, 0], [(1 - level) / 2, (1 + level) / 2]))
+    return (min(low, least[0]), max(high, least[1])) if least else (low, high)
 
 
-def wilson(right: int, of: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(right: float, of: int, level: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval for a share of `right` in `of` trials."""
     from statistics import NormalDist
 

@@ -55,7 +55,7 @@ def readout_distance(
     """
     check_model("model", model)
     check_pair("readout_distance", a, b)
-    pairs = [(a, b), *floor_pairs("readout_distance", floor, b)]
+    pairs = [(a, b), *floor_pairs("readout_distance", floor, a, b)]
     for state in {id(state): state for pair in pairs for state in pair}.values():
         check_fits(state, model)
     moments = texts if isinstance(texts, Moments) else receptance_moments(model, texts)

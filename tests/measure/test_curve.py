@@ -89,24 +89,27 @@ def test_log_odds_are_against_what_the_other_tasks_want_or_against_all_else(tiny
 
 @pytest.mark.parametrize("normalise", ["none", "token", "byte"])
 def test_choices_and_last_words_are_graded_as_in_an_experiment(tiny, random_state, normalise):
-    prompts = [f"{letter}?" for letter in "abcdefghijkl"]
-    choices = [("x", "long one"), ("yes", "no"), ("p", "qq", "rrrr")] * 4
+    prompts = [f"{letter}?" for letter in "abcdefghijklmnopqrst"]
+    choices = [(letter, letter * 3 + "ab") for letter in "ABCDEFGHIJKLMNOPQRST"]
     tasks = [
-        Task("pick", prompts, [row[at % 2] for at, row in enumerate(choices)], kind="choice", choices=choices,
-             normalise=normalise),
-        Task("word", prompts, ["x", "y"] * 6, kind="last word"),
-    ]  # fmt: skip
+        Task("pick", prompts, [row[1] for row in choices], kind="choice", choices=choices, normalise=normalise),
+        Task("word", prompts, ["x", "y"] * 10, kind="last word"),
+    ]
     a, b = random_state("a"), random_state("b", 1)
     table = sweep(tiny, tasks, a, b, [0.5], controls=False)
-    rows = Experiment(tiny, {"half": lerp(a, b, 0.5)}, tasks).run()
-    right = rows.groupby("task")["right"].mean()
-    assert 0 < right["pick"] < 1
+    right = Experiment(tiny, {"half": lerp(a, b, 0.5)}, tasks).run().groupby("task")["right"].mean()
+    assert (right["pick"] > 0) == (normalise != "none")
     assert table["accuracy"].tolist() == [right["pick"], right["word"]]
-    logprob = tiny.score(prompts[2], list(choices[2]), lerp(a, b, 0.5))["logprob"].to_numpy()
-    odds = logprob[0] - np.logaddexp(*logprob[1:])
-    single = Task("one", prompts[2:3], ["p"], kind="choice", choices=choices[2:3])
-    both = sweep(tiny, [single, Task("other", prompts[2:3], ["zz"])], a, b, [0.5], controls=False)
-    assert both["logodds"][0] == pytest.approx(odds, abs=1e-4)
+
+
+def test_log_odds_of_a_choice_are_against_all_its_other_choices(tiny, random_state):
+    b, choices = random_state(), ["p", "q", "r", "s"]
+    task = Task("pick", ["a?"], ["q"], kind="choice", choices=[choices])
+    table = sweep(tiny, [task, Task("other", ["a?"], ["zz"])], None, b, [1], controls=False)
+    logprob = tiny.score("a?", choices, b)["logprob"].to_numpy()
+    odds = logprob[1] - np.logaddexp.reduce(logprob[[0, 2, 3]])
+    assert odds < logprob[1] - logprob[[0, 2, 3]].max() - 0.1
+    assert table["logodds"][0] == pytest.approx(odds, abs=1e-4)
 
 
 def test_a_rival_that_wants_the_same_is_none(tiny, random_state):
@@ -114,7 +117,17 @@ def test_a_rival_that_wants_the_same_is_none(tiny, random_state):
     alone = sweep(tiny, Task("one", ["ab"], ["x"]), None, random_state(), [0.5], controls=False)
     both = sweep(tiny, [Task("one", ["ab"], ["x"]), same], None, random_state(), [0.5], controls=False)
     assert both["logodds"].tolist() == pytest.approx([alone["logodds"][0]] * 2, abs=1e-9)
-    assert math.isfinite(alone["logodds"][0])
+    p = math.exp(alone["logprob"][0])
+    assert alone["logodds"][0] == pytest.approx(math.log(p / (1 - p)), abs=1e-6)
+
+
+def test_log_odds_of_one_that_is_nearly_sure_are_against_what_is_left():
+    model, shelf = bundled()
+    task = micro_tasks(1, 3)[1]
+    row = sweep(model, task, None, shelf["reverse"], [1], controls=False).iloc[0]
+    logprob = model.score(task.prompts[0], task.answers[0], shelf["reverse"])["logprob"][0]
+    assert logprob > -0.01
+    assert row["logodds"] == pytest.approx(logprob - math.log(-math.expm1(logprob)), rel=1e-2)
 
 
 def test_kl_is_that_along_the_right_answer(tiny, random_state):
@@ -149,29 +162,32 @@ def test_the_mix_of_logits_has_the_ends_of_the_blend_and_is_itself_between(tiny,
 def test_the_mix_of_logits_writes_in_lockstep():
     model, shelf = bundled()
     a, b = shelf["copy"], shelf["next"]
-    task = micro_tasks(20, 7)[3]
-    right = []
-    for prompt, answer in zip(task.prompts, task.answers, strict=True):
-        flows, ids, said = [model.begin([state]) for state in (a, b)], model.encode(prompt), []
-        while True:
-            one, two = (model.run(torch.tensor([ids]), flow) for flow in flows)
-            token = int((0.45 * one + 0.55 * two).argmax())
-            if token == 0 or len(said) > 9:
-                break
-            said.append(token)
-            ids = [token]
-        right.append(model.tokenizer.decode(said) == answer)
-    assert 0 < np.mean(right) < 1
-    assert at(sweep(model, task, a, b, [0.55]), MIX, 0.55, "next")["accuracy"] == np.mean(right)
+    task, ts = micro_tasks(10, 7)[3], [0.45, 0.6]
+    table = sweep(model, task, a, b, ts)
+    for t in ts:
+        right = [in_lockstep(model, a, b, t, prompt) for prompt in task.prompts]
+        assert at(table, MIX, t, "next")["accuracy"] == np.mean(np.array(right) == task.answers)
+    assert 0 < table[table["arm"] == MIX]["accuracy"].mean() < 1
+
+
+def in_lockstep(model, a, b, t, prompt):
+    flows, ids, said = [model.begin([state]) for state in (a, b)], model.encode(prompt), []
+    while True:
+        one, two = (model.run(torch.tensor([ids]), flow) for flow in flows)
+        token = int(((1 - t) * one + t * two).argmax())
+        if token == 0 or len(said) > 9:
+            return model.tokenizer.decode(said)
+        said.append(token)
+        ids = [token]
 
 
 def test_small_batches_give_the_same(tiny, random_state, monkeypatch):
     a, b, c = (random_state(name, number) for number, name in enumerate("abc"))
-    whole = sweep(tiny, TASKS, a, b, [0, 0.3, 0.7, 1], other=c)
+    whole = sweep(tiny, TASKS, a, b, [0.3, 1], other=c)
     monkeypatch.setattr(mixture, "ROWS", 4)
     monkeypatch.setattr(mixture, "NUMBERS", 257 * 30)
     monkeypatch.setattr(mixture, "TOKENS", 1)
-    small = sweep(tiny, TASKS, a, b, [0, 0.3, 0.7, 1], other=c)
+    small = sweep(tiny, TASKS, a, b, [0.3, 1], other=c)
     assert small["accuracy"].tolist() == whole["accuracy"].tolist()
     for value in ("logodds", "kl", "logprob"):
         assert small[value].to_numpy() == pytest.approx(whole[value].to_numpy(), abs=1e-4)
@@ -186,6 +202,8 @@ def test_seeds_are_paired_and_count_in_the_interval(tiny, random_state):
         assert both[value].to_numpy() == pytest.approx(mean.to_numpy(), abs=1e-5)
     spread = both["logodds_high"] - both["logodds_low"]
     assert (spread > 0).all()
+    # wrong answers alone have Wilson's interval, whatever the number of seeds
+    assert both["accuracy_high"].eq(each[0]["accuracy_high"]).all() and each[0]["accuracy_high"].gt(0.3).all()
     assert both["examples"].eq(3).all()
 
 

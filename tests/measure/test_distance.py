@@ -153,8 +153,9 @@ def test_random_spaces_lie_as_far_apart_as_is_written():
     assert [round(mean(*case)) for case in ((4, 64), (1, 64), (8, 64), (4, 16))] == [78, 84, 72, 63]
 
 
-def test_a_floor_is_the_mean_over_states_set_against_b_and_over_pairs():
+def test_a_floor_is_the_mean_over_states_set_against_the_nearer_of_both_and_over_pairs():
     a, b, c, d, e = (state(seed) for seed in range(5))
+    c, near_a = b + 0.1 * c, a + 0.1 * c
     names = [*head_distance(a, b).columns[2:]]
     assert names == ["frobenius", "relative", "cosine", "key_angle", "value_angle", "rank"]
     table = head_distance(a, b, floor=[c, (d, e)])
@@ -163,6 +164,8 @@ def test_a_floor_is_the_mean_over_states_set_against_b_and_over_pairs():
     wanted = (head_distance(b, c)[names] + head_distance(d, e)[names]) / 2
     assert table[[f"{name}_floor" for name in names]].to_numpy() == pytest.approx(wanted.to_numpy())
     assert table["beyond"].to_numpy() == pytest.approx((table["frobenius"] / wanted["frobenius"]).to_numpy())
+    near = head_distance(a, b, floor=[near_a])
+    assert near["frobenius_floor"].to_numpy() == pytest.approx(head_distance(a, near_a)["frobenius"].to_numpy())
     still = head_distance(a, b, floor=[b])
     assert (still["beyond"] == math.inf).all() and (still["frobenius_floor"] == 0).all()
     assert head_distance(b, b, floor=[b])["beyond"].isna().all()

@@ -26,7 +26,7 @@ def test_a_summary_has_the_means_and_intervals_of_the_rows(tiny, random_state):
     one = table.loc["one", "zero"]
     part = rows[(rows.task == "one") & (rows.state == "zero")]
     assert one["examples"] == 3 and one["accuracy"] == part["right"].mean() > 0
-    assert (one["accuracy_low"], one["accuracy_high"]) == interval(part["right"])
+    assert (one["accuracy_low"], one["accuracy_high"]) == interval(part["right"], outcomes=True)
     assert (one["logprob_low"], one["logprob_high"]) == interval(part["logprob"])
     assert one["logprob"] == pytest.approx(part["logprob"].mean()) and math.isnan(one["perplexity"])
     texts = table.loc["texts", "a"]
