@@ -73,16 +73,23 @@ def smallest_set(
     growing = torch.cat([_growing(heads, one) for one in (order, *drawn)])  # [(1 + sets) * sizes, L*H + 2]
     different, back = torch.cat((ends, growing)).unique(dim=0, return_inverse=True)
     values = judged(model, held, start, end, different, NAME)[back.numpy()]  # [2 + …, prompts]
-    whole = values[1] - values[0]
-    gains = (values[2:] - values[0]).mean(axis=1).reshape(1 + sets, len(order))
-    low, high = np.quantile(gains[1:], (0.025, 0.975), axis=0)
     table = labels.iloc[order].reset_index(drop=True)
     table.insert(0, "size", np.arange(1, len(order) + 1))
+    table = _beside_random(table, values, sets)
+    table.attrs |= {"chosen_on": len(choosing.ids), "held_out": held is not choosing}
+    return table
+
+
+def _beside_random(table: pd.DataFrame, values: np.ndarray, sets: int) -> pd.DataFrame:
+    """Add the columns that `values` tell: those of base, donor, the chosen sets, and `sets` times as many random ones."""
+    whole = values[1] - values[0]
+    gains = (values[2:] - values[0]).mean(axis=1).reshape(1 + sets, len(table))
+    low, high = np.quantile(gains[1:], (0.025, 0.975), axis=0)
     table = table.assign(effect=gains[0], share=share(gains[0], whole), random=gains[1:].mean(axis=0))
     table = table.assign(random_low=low, random_high=high)
     (whole_low,), (whole_high,) = bootstrap(whole[None])
     table.attrs = {"whole": float(whole.mean()), "whole_low": float(whole_low), "whole_high": float(whole_high)}
-    table.attrs |= {"prompts": whole.size, "chosen_on": len(choosing.ids), "held_out": held is not choosing}
+    table.attrs["prompts"] = whole.size
     return table
 
 

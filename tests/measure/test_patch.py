@@ -1,9 +1,11 @@
+import time
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
+from rwkvlab.bundled import bundled
 from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, PromptError
 from rwkvlab.measure import patch_starts
 from rwkvlab.measure.interval import interval
@@ -13,6 +15,7 @@ from rwkvlab.model.random_weights import random_weights
 from rwkvlab.shapes import Dims
 from rwkvlab.states.blend import splice
 from rwkvlab.states.state import State
+from rwkvlab.tasks.builtin import micro_tasks
 
 PROMPTS = ["ab", "c", "a longer one", "de"]
 PAIR = (["x", "yz", "q", "uvw"], ["yy", "x", "abc", "u"])
@@ -206,3 +209,29 @@ def test_states_of_other_models_or_with_nan_are_refused(tiny, random_state, rand
     broken[0, 0, 0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="donor: "):
         patch_map(tiny, "ab", None, State(broken, like=tiny))
+
+
+def test_all_heads_of_the_micro_model_take_less_than_two_seconds():
+    model, shelf = bundled()
+    prompt = "qwertyuiopasdfghjklzxcvbnm" * 2 + "qazwsxedcrf>"
+    assert len(model.encode(prompt)) == 64
+    took = []
+    for _ in range(3):  # a busy machine gets a second and a third chance
+        start = time.perf_counter()
+        assert len(patch_map(model, prompt, shelf["reverse"], shelf["sort"])) == 8
+        took.append(time.perf_counter() - start)
+    assert min(took) < 2
+
+
+def test_the_order_of_letters_lies_in_the_first_layer_of_the_micro_model_and_their_names_in_the_second():
+    model, shelf = bundled()
+    tasks = {task.name: task for task in micro_tasks(12)}
+    for base, donor, places in (("reverse", "sort", {(0, 1), (0, 3)}), ("next", "cipher", {(1, 3)})):
+        table = patch_map(model, tasks[donor], shelf[base], shelf[donor], metric=(tasks[donor], tasks[base]))
+        top = table.nlargest(len(places), "effect")
+        assert set(zip(top["layer"], top["head"], strict=True)) == places
+        assert top["effect"].sum() > 0.5 * table.attrs["whole"]
+    other_seed = bundled(seed=1)[1]
+    metric = (tasks["sort"], tasks["reverse"])
+    control = patch_map(model, tasks["sort"], shelf["sort"], other_seed["sort"], metric=metric)
+    assert control["effect"].abs().max() < 1  # nats, of about 29 between the two tasks
