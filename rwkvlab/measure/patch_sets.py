@@ -81,7 +81,7 @@ def smallest_set(
 
 
 def _beside_random(table: pd.DataFrame, values: np.ndarray, sets: int) -> pd.DataFrame:
-    """Add the columns that `values` tell: those of base, donor, the chosen sets, and `sets` times as many random ones."""
+    """Add what `values` tell: those of base, donor, the chosen sets, and `sets` times as many random ones."""
     whole = values[1] - values[0]
     gains = (values[2:] - values[0]).mean(axis=1).reshape(1 + sets, len(table))
     low, high = np.quantile(gains[1:], (0.025, 0.975), axis=0)
