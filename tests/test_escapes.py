@@ -444,7 +444,7 @@ def draw_pieces(texts, figure):
 def draw_series(texts, figure):
     """Draw a panel each in which the texts are starts, ways, states, and states beside one another."""
     table = pd.DataFrame([{"start": text, "token": at, "kl": 1.0} for text in texts for at in (0, 1)])
-    one, two, three = figure.subplots(1, 3)
+    one, two, three = figure.subplots(3, 1)
     plot_surprise(table, "kl", ax=one)
     plot_trajectory(table.assign(text=table["start"], pc1=1.0, pc2=table["token"]), ax=two)
     plot_layers(table.assign(part=table["start"], layer=table["token"]), "kl", ax=three)

@@ -43,13 +43,13 @@ def plot_sweep(data: pd.DataFrame, values: Sequence[str] = ("accuracy", "logodds
 
     data: as for `plot_curve`. The panels of a row share one scale. Raises ArgError for missing columns.
     """
-    from matplotlib.figure import Figure
+    from rwkvlab.plots.panels import Panels
 
     values = check_items("values", values) or ["accuracy"]
     table = _table("plot_sweep", data, values)
     tasks, arms = list(table["task"].unique()), _arms(table)
     size = (min(2.0 + 3.4 * len(tasks), 60), 1.0 + 2.5 * len(values))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Panels(figsize=size, layout="constrained")
     panels = figure.subplots(len(values), len(tasks), sharex=True, sharey="row", squeeze=False)
     for row, value in zip(panels, values, strict=True):
         for ax, task in zip(row, tasks, strict=True):

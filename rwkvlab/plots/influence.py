@@ -37,11 +37,11 @@ def plot_influence(
     text), raw points faint. What `influence` returns can be given alone. log: both on a log scale, where zeros are left
     out. Raises ArgError for missing columns.
     """
-    from matplotlib.figure import Figure
+    from rwkvlab.plots.panels import Panels
 
     if total is None:
         direct, total = getattr(direct, "direct", direct), getattr(direct, "total", None)
-    figure = Figure(figsize=(11.5, 4.2), layout="constrained")
+    figure = Panels(figsize=(11.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_heads(left, "plot_influence: direct", direct, value, median=True)
     if value == "share":

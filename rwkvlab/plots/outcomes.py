@@ -41,10 +41,10 @@ def plot_accuracy(data: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def plot_outcomes(state: State, data: pd.DataFrame) -> Figure:
     """Draw the heads of a state beside the accuracies of `plot_accuracy`; returns the figure, unknown to pyplot."""
-    from matplotlib.figure import Figure
+    from rwkvlab.plots.panels import Panels
 
     rows, columns = _grid(data).shape
-    figure = Figure(figsize=(5.5 + 0.75 * columns, max(3.2, 1.4 + 0.32 * rows)), layout="constrained")
+    figure = Panels(figsize=(5.5 + 0.75 * columns, max(3.2, 1.4 + 0.32 * rows)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 2 + 0.6 * columns))
     plot_heads(state, ax=left)
     left.set_title(f"state {left.get_title()}", **words())

@@ -27,10 +27,10 @@ def plot_pair(a: State, b: State, layer: int, head: int, *, one_scale: bool = Tr
     its title says so. one_scale=False gives the difference a scale of its own. Raises ArgError for a place that is not
     there, MismatchError for states of different shape.
     """
-    from matplotlib.figure import Figure
+    from rwkvlab.plots.panels import Panels
 
     _check_alike(a, b)
-    figure = Figure(figsize=(11.5, 4.4), layout="constrained")
+    figure = Panels(figsize=(11.5, 4.4), layout="constrained")
     _draw_pair(list(figure.subplots(1, 3)), a, b, layer, head, one_scale)
     return figure
 
@@ -44,8 +44,9 @@ def plot_diff(
     `readout_distance` returns; None: the norm of b - a of each head. The head with the largest value (the smallest
     cosine) is framed, and drawn below as by `plot_pair`. Raises ArgError and MismatchError.
     """
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
+
+    from rwkvlab.plots.panels import Panels
 
     _check_alike(a, b)
     what = b - a if data is None else data
@@ -59,7 +60,7 @@ def plot_diff(
         raise ArgError(f"plot_diff: no head has a number in {show(name)}; choose another value")
     rank = np.where(np.isnan(grid), -np.inf, -grid if name == "cosine" else grid)
     layer, head = divmod(int(rank.argmax()), grid.shape[1])
-    figure = Figure(figsize=(11.5, 7.6), layout="constrained")
+    figure = Panels(figsize=(11.5, 7.6), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.35))
     above, below = parts
     top = above.subplots()

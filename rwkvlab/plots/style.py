@@ -26,6 +26,7 @@ LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1,
 ROBUST = 99.5  # per cent of the values that a colour scale covers; the rest is drawn in its end colour
 CONTRAST = 3.0  # least contrast of a line against what is behind it
 ENTRIES = 80  # names in a legend; more are counted
+SHORT = 24  # characters of a name in a legend of many
 
 
 def axes_of(ax: Axes | None) -> Axes:
@@ -156,4 +157,6 @@ def legend(ax: Axes, handles: Sequence[Any] | None = None, title: str = "") -> N
     many: Any = {"ncols": 1 + (len(handles) - 1) // 20, "fontsize": "xx-small"} if len(handles) > 12 else {}
     made = ax.legend(handles=handles, title=title or None, facecolor=ax.get_facecolor(), **many)
     for text in (*made.get_texts(), made.get_title()):
-        text.set(fontfamily=list(families()), usetex=False, color=ink(ax))
+        said = text.get_text()
+        short = f"{said[: SHORT - 1]}…" if many and len(said) > SHORT else said
+        text.set(text=short, fontfamily=list(families()), usetex=False, color=ink(ax))
