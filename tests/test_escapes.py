@@ -136,9 +136,9 @@ def reasons(shelf):
     return " ".join(shelf.unreadable.values())
 
 
-def comparison(prompt="p", arm="a", answer="b", template="world", setting="c", card="d", about="e"):
+def comparison(prompt="p", arm="a", answer="b", template="world", setting="c", card="d", about="e", first="zero"):
     """Return a comparison as `compare` makes it, of two tokens an answer, without the counting."""
-    arms = ("zero", arm + "." if arm == "zero" else arm)
+    arms = (first, arm)
     rows = [(prompt, name, 0, answer, 2, 0.0, "end") for name in arms]
     table = pd.DataFrame(rows, columns=["prompt", "state", "sample", "text", "tokens", "logprob", "finish"])
     same = dict(zip(arms, (True, False), strict=True))
@@ -218,7 +218,7 @@ OBJECTS = {
     "compared state with strips": lambda text, _: read(comparison(arm=text)),
     **{
         f"page's {field}": lambda text, _, field=field: paged(comparison(**{field: text}))
-        for field in ("prompt", "arm", "answer", "template", "setting", "card", "about")
+        for field in ("prompt", "arm", "answer", "template", "setting", "card", "about", "first")
     },
     "inspected file": lambda _, folder: lab.inspect_file(folder.bad()),
     "inspected tensor": lambda text, folder: lab.inspect_file(folder.tensors(text)),

@@ -18,6 +18,7 @@ def test_every_text_comes_back_from_the_file():
     back = pd.read_csv(io.BytesIO(data), keep_default_na=False)
     back["text"] = back["text"].str.removeprefix("'")
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
+    assert data.startswith(b"\xef\xbb\xbf")  # or Excel takes it for the system's code page
     assert data.decode("utf-8-sig").startswith('"text","number","whole","right"\r\n')
 
 
