@@ -39,7 +39,6 @@ def passage(model: Model, text: str | Sequence[int], state: State | None = None)
     def tap(layer: int, name: str, tensor: Tensor) -> None:
         held[name] = tensor
         if name == "y":  # the last to be reported of a layer
-            held.pop("y")
             # K rows stand where a state has V; their values are left out, so that those of any shape will do
             products[layer] = replay({**held, "v": held["k"]}, products[layer], writes=False)[1]
             held.clear()
