@@ -25,8 +25,9 @@ def controlled(model: Model, states: Mapping[str, State], tasks: Sequence[Task],
 
     states: by the name of the task that each belongs to; two at least. Returns the rows of `Experiment`. Behind those
     of "zero" and of the states stand, under the names in CONTROLS, for each task: the best of the other tasks' states
-    (once more); a random state with the singular values of the task's own (seeded); its own state with each head
-    transposed. Raises ArgError for a task without a state, StateOpError for heads that are not square.
+    once more (by accuracy, or by log-probability where the task is of texts); a random state with the singular values
+    of the task's own (seeded); its own state with each head transposed. Raises ArgError for a task without a state,
+    StateOpError for heads that are not square.
     """
     missing = [task.name for task in tasks if task.name not in states]
     if ZERO in states:
@@ -38,7 +39,7 @@ def controlled(model: Model, states: Mapping[str, State], tasks: Sequence[Task],
     for task in tasks:
         own = states[task.name]
         others = rows[(rows["task"] == task.name) & ~rows["state"].isin([ZERO, task.name])]
-        best = others.groupby("state", sort=False)["right"].mean().idxmax()
+        best = others.groupby("state", sort=False)["logprob" if task.kind == "text" else "right"].mean().idxmax()
         parts[WRONG].append(others[others["state"] == best].assign(state=WRONG))
         made = Experiment(model, {RANDOM: random_like(own, seed), TURNED: transposed(own)}, task).run()
         for name in (RANDOM, TURNED):
@@ -47,9 +48,13 @@ def controlled(model: Model, states: Mapping[str, State], tasks: Sequence[Task],
 
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of right answers, states down and tasks across, in the order of the rows."""
-    grid = rows.astype({"right": float}).pivot_table(index="state", columns="task", values="right")
-    return grid.loc[rows["state"].unique(), rows["task"].unique()]
+    """Return the share of right answers, states down and tasks across, in the order of the rows.
+
+    Tasks of texts, in which nothing is right or wrong, are left out.
+    """
+    graded = rows[rows["right"].notna()].astype({"right": float})
+    grid = graded.pivot_table(index="state", columns="task", values="right")
+    return grid.loc[graded["state"].unique(), graded["task"].unique()]
 
 
 def lifts(rows: pd.DataFrame) -> pd.DataFrame:

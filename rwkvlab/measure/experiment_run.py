@@ -21,6 +21,8 @@ BYTES = 2**33  # of states in the parts handed to an executor at once; but eight
 class Work:
     """Answers parts; pickled, it is how to open the model, which is then opened where the first part is answered."""
 
+    __name__ = "answer"  # what a cluster calls it
+
     def __init__(self, model: Model) -> None:
         self._model: Model | Recipe = model
 
@@ -68,11 +70,13 @@ def run_parts(
                 return
             for future in _done(waiting):
                 yield waiting.pop(future), future.result()
-    except (CancelledError, KeyboardInterrupt):
+    except CancelledError:
         raise Cancelled(STOPPED) from None
     except RwkvLabError:
         raise
     except Exception as error:
+        if (ours := _ours(error)) is not None:
+            raise ours from error
         raise WorkerError(_explain(error)) from error
     finally:
         for future in waiting:
@@ -93,6 +97,16 @@ def _at_once(parts: Mapping[int, Part]) -> int:
         default=0,
     )
     return max(8, min(WAITING, BYTES // max(1, largest)))
+
+
+def _ours(error: BaseException) -> RwkvLabError | None:
+    """Return the error of ours that an executor wrapped in its own, None if there is none."""
+    inner: BaseException | None = error
+    for _ in range(10):
+        inner = inner and (inner.__cause__ or inner.__context__)
+        if isinstance(inner, RwkvLabError):
+            return type(inner)(str(inner))
+    return None
 
 
 def _explain(error: Exception) -> str:

@@ -34,7 +34,7 @@ def summarise(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         row |= logprob | _bits(part, seed)
         words = "kind" in part and bool((part["kind"] == "last word").all())
         ends = {"": "", "_low": "_high", "_high": "_low"}
-        row |= {f"perplexity{e}": math.exp(-logprob[f"logprob{o}"]) if words else math.nan for e, o in ends.items()}
+        row |= {f"perplexity{e}": _exp(-logprob[f"logprob{o}"]) if words else math.nan for e, o in ends.items()}
         found.append(row)
     names = ["task", "state", "examples"]
     names += [f"{name}{end}" for name in ("accuracy", "logprob", "bits_per_byte", "perplexity") for end in ENDS]
@@ -42,6 +42,10 @@ def summarise(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 ENDS = ("", "_low", "_high")
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if not value > 700 else math.inf
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:

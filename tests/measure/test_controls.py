@@ -5,7 +5,7 @@ from rwkvlab.errors import ArgError
 from rwkvlab.measure.controls import CONTROLS, RANDOM, TURNED, WRONG, accuracies, controlled, lifts
 from rwkvlab.measure.experiment import Experiment
 from rwkvlab.states.controls import random_like, transposed
-from rwkvlab.tasks.task import Task
+from rwkvlab.tasks.task import Task, text_task
 
 
 def test_controls_are_what_their_names_say(tiny, random_state):
@@ -44,3 +44,12 @@ def test_every_task_needs_its_state(tiny, random_state):
 def test_no_task_may_be_called_zero(tiny, random_state):
     with pytest.raises(ArgError, match="'zero' is the name of the start from zeros"):
         controlled(tiny, {"zero": random_state(tiny, 1), "b": random_state(tiny, 2)}, [Task("zero", ["a"], ["b"])])
+
+
+def test_texts_have_controls_too(tiny, random_state):
+    states = {name: random_state(name, seed) for seed, name in enumerate(("one", "texts", "three"))}
+    rows = controlled(tiny, states, [Task("one", ["ab"], ["c"]), text_task("texts", ["some text"])])
+    mine = rows[rows["task"] == "texts"].set_index("state")["logprob"]
+    assert mine[WRONG] == max(mine["one"], mine["three"])
+    assert list(accuracies(rows)) == ["one"] and accuracies(rows)["one"].notna().all()
+    assert lifts(rows)["task"].unique().tolist() == ["one"]

@@ -80,6 +80,7 @@ def test_killed_at_any_line_it_goes_on_to_the_same_rows(experiment, tmp_path, co
         counted.clear()
         assert experiment.run(resume=path).equals(whole)
         assert len(counted) == parts - done
+        assert experiment.run(resume=path).equals(whole)  # nothing of the cut line is left
 
 
 def test_killed_before_the_first_line_leaves_nothing_or_a_whole_one(experiment, tmp_path):

@@ -204,3 +204,13 @@ def test_large_states_lower_how_many_parts_are_handed_over(experiment, monkeypat
     assert experiment_run._at_once(parts) == 20
     monkeypatch.setattr(experiment_run, "BYTES", size)
     assert experiment_run._at_once(parts) == 8
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_process_opens_the_model_on_the_gpu_that_it_was_on_here(tiny_file, random_state, tmp_path):
+    model = load_model(tiny_file, tokenizer="bytes", device="cuda")
+    there = Experiment(model, {"zero": None, "a": random_state("a").to("cuda")}, TASKS, batch=2, max_tokens=4)
+    here = there.run(resume=tmp_path / "a.jsonl")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert there.run(pool).equals(here)

@@ -50,6 +50,12 @@ def test_the_interval_of_bits_per_byte_covers_the_truth_as_often_as_it_says():
     assert 105 <= hits <= 119  # 114 expected
 
 
+def test_a_word_that_is_out_of_the_question_has_an_infinite_perplexity():
+    rows = pd.DataFrame({"task": "t", "state": "s", "right": False, "kind": "last word", "logprob": [-2000.0, -1.0]})
+    row = summarise(rows).iloc[0]
+    assert row["perplexity"] == math.inf and row["perplexity_low"] == pytest.approx(math.e)
+
+
 def test_rows_of_another_table_are_refused():
     for wrong in (None, pd.DataFrame({"task": []})):
         with pytest.raises(ArgError, match="rows: need the table"):

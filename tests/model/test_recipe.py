@@ -86,8 +86,9 @@ class Shifted:
 
 def test_a_relative_path_means_the_folder_it_was_loaded_in(tiny_file, tmp_path, monkeypatch, opened):
     shutil.copy(tiny_file, tmp_path / "m.pth")
+    (tmp_path / "vocab.txt").write_text("".join(f"{i + 1} {bytes([i])!r} 1\n" for i in range(256)))
     monkeypatch.chdir(tmp_path)
-    model = load_model("m.pth", tokenizer="bytes")
+    model = load_model("m.pth", tokenizer="vocab.txt")
     monkeypatch.chdir("/")
     assert back(model).card == model.card
 
