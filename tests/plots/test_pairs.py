@@ -48,7 +48,8 @@ def test_a_pair_and_its_difference_have_one_scale_about_zero(a, b):
 
 def test_a_small_difference_is_said_to_be_small_and_can_have_its_own_scale(a):
     near = a + 0.01 * state("other", 5)
-    *_, change = images(plot_pair(a, near, 0, 0))
+    one, two, change = images(plot_pair(a, near, 0, 0))
+    assert one.get_clim() == two.get_clim() == change.get_clim()
     assert "hardly seen on this scale" in change.axes.get_title()
     figure = plot_pair(a, near, 0, 0, one_scale=False)
     one, two, change = images(figure)

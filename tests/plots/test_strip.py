@@ -59,8 +59,12 @@ def test_no_number_leaves_a_token_without_a_colour(ax):
     assert ax.texts[1].get_color() == "black"
 
 
-def test_pieces_fit_their_patches(ax):
-    plot_strip(table([" lighthouse", "WWWW", "iii", " $x$ "] * 20), ax=ax)
+@pytest.mark.parametrize("layout", [None, "constrained"])
+def test_pieces_fit_their_patches(layout):
+    ax = Figure(figsize=(8, 4), layout=layout).subplots()
+    pieces = [" lighthouse", "WWWW", "iii", " $x$ "] * 20
+    plot_strip(table(pieces, state=["a state with a long name"] * 40 + ["b"] * 40), ax=ax)
+    ax.figure.draw_without_rendering()
     for text, (left, right, _) in zip(ax.texts, boxes(ax), strict=True):
         wide = text.get_window_extent().width
         room = ax.transData.transform((right, 0))[0] - ax.transData.transform((left, 0))[0]
