@@ -61,9 +61,9 @@ def test_no_number_leaves_a_token_without_a_colour(ax):
 
 @pytest.mark.parametrize("layout", [None, "constrained"])
 def test_pieces_fit_their_patches(layout):
-    ax = Figure(figsize=(8, 4), layout=layout).subplots()
+    ax = Figure(figsize=(5, 4), layout=layout).subplots()
     pieces = [" lighthouse", "WWWW", "iii", " $x$ "] * 20
-    plot_strip(table(pieces, state=["a state with a long name"] * 40 + ["b"] * 40), ax=ax)
+    plot_strip(table(pieces, state=["a state with a long name"] * 40 + ["b"] * 40), ax=ax, width=40)
     ax.figure.draw_without_rendering()
     for text, (left, right, _) in zip(ax.texts, boxes(ax), strict=True):
         wide = text.get_window_extent().width
