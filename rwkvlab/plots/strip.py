@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST = 4.5  # points: smaller letters are left out
+LEAST_WIDE, LEAST_LINES = 24, 5  # characters and lines that a short text is given room for
 PIECE = 24  # characters of a piece
 Line = tuple[list[tuple[float, float, int]], str]  # (start, width, row of the table) of every token, and its name
 
@@ -27,7 +28,7 @@ def plot_strip(
     """Draw the tokens of a text in reading order, `value` as their colour, on one scale.
 
     data: rows in order with columns piece and value ("kl" or "surprise", nats), such as `compare(…).tokens` or
-    `influence(…).total`; each combination of prompt, state, start, sample and along begins a line of its own, with its
+    `influence(…).total`; each combination of text, prompt, state, start, sample and along begins a line of its own, with its
     name. width: characters a line (8 to 1000); limit: the end of the scale, None: covers 99.5 % of the numbers. Where
     letters would be smaller than can be read, only the colours are drawn. Raises ArgError for missing columns.
     """
@@ -44,13 +45,14 @@ def plot_strip(
     ax = axes_of(ax)
     ends = [palette(ax)[1]] * (low < 0) + ["black" if dark(ax) else "white", palette(ax)[0]]
     image = _patches(ax, lines, numbers, LinearSegmentedColormap.from_list("strip", ends), (low, high))
-    ax.set(xlim=(0, width), ylim=(len(lines) - 0.4, -0.6), xticks=[])
+    wide = max([LEAST_WIDE, *(start + cells for tokens, _ in lines for start, cells, _ in tokens)])
+    ax.set(xlim=(0, wide), ylim=(max(len(lines), LEAST_LINES) - 0.4, -0.6), xticks=[])
     named = {at: entry(said, 24) for at, (_, said) in enumerate(lines) if said}
     ax.set_yticks(list(named), list(named.values()), **words())
     ax.set_xlabel("tokens in reading order")
     ax.set_ylabel("text, line by line")
     colour_bar(ax, image, unit(value), extend_of(numbers, low, high))
-    if not _write(ax, lines, pieces, image, numbers, width):
+    if not _write(ax, lines, pieces, image, numbers):
         image.set_linewidths(0)
         ax.set_xlabel("tokens in reading order, without their pieces: too small here")
     return ax
@@ -93,13 +95,14 @@ def _patches(ax: Axes, lines: list[Line], numbers: np.ndarray, colours: Any, lim
     return image
 
 
-def _write(ax: Axes, lines: list[Line], pieces: list[str], image: Any, numbers: np.ndarray, width: int) -> bool:
+def _write(ax: Axes, lines: list[Line], pieces: list[str], image: Any, numbers: np.ndarray) -> bool:
     """Write every piece on its patch, as large as there is room for; return whether there was room."""
     root = root_of(ax)
     root.draw_without_rendering()  # settles where the axes are
     box = ax.get_window_extent()
     across, down = 72 * box.width / root.dpi, 72 * box.height / root.dpi  # points
-    size = min(11.0, across * 0.97 / (0.602 * width), down * 0.7 / max(len(lines), 1))
+    (_, wide), (low, high) = ax.get_xlim(), ax.get_ylim()
+    size = min(11.0, across * 0.97 / (0.602 * wide), down * 0.7 / (low - high))
     if size < LEAST:
         return False
     look: Any = {"fontsize": size, "ha": "center", "va": "center_baseline", "clip_on": True, **words(mono=True)}
