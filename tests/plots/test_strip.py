@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 from rwkvlab.errors import ArgError
 from rwkvlab.plots import plot_strip
 
+pytestmark = pytest.mark.filterwarnings("ignore:no installed font")
+
 
 @pytest.fixture
 def ax():
