@@ -28,9 +28,10 @@ def plot_strip(
     """Draw the tokens of a text in reading order, `value` as their colour, on one scale.
 
     data: rows in order with columns piece and value ("kl" or "surprise", nats), such as `compare(…).tokens` or
-    `influence(…).total`; each combination of text, prompt, state, start, sample and along begins a line of its own, with its
-    name. width: characters a line (8 to 1000); limit: the end of the scale, None: covers 99.5 % of the numbers. Where
-    letters would be smaller than can be read, only the colours are drawn. Raises ArgError for missing columns.
+    `influence(…).total`; each combination of text, prompt, state, start, sample and along begins a line of its own,
+    with its name. width: characters a line (8 to 1000); limit: the end of the scale, None: covers 99.5 % of the
+    numbers. Where letters would be smaller than can be read, only the colours are drawn. Raises ArgError for missing
+    columns.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
