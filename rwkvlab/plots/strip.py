@@ -37,7 +37,7 @@ def plot_strip(
 
     check_range("width", width, 8, 1000, whole=True)
     table = check_table("plot_strip", data, ("piece", value), (value,))
-    parts = series(data.reset_index(drop=True), "state", "start", "along", "sample", "prompt")
+    parts = series(data.reset_index(drop=True), "state", "start", "along", "sample", "text", "prompt")
     pieces = [_piece(piece) for piece in table["piece"]]
     lines = [line for name, part in parts for line in _wrap(name, list(part.index), pieces, width)]
     numbers = table[value].where(np.isfinite(table[value])).to_numpy()

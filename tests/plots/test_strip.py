@@ -82,3 +82,11 @@ def test_widths_and_limits_are_checked(ax):
     for wrong in ({"width": 2}, {"limit": 0}, {"limit": np.nan}, {"width": 10.5}):
         with pytest.raises(ArgError, match=next(iter(wrong))):
             plot_strip(table(["a"]), ax=ax, **wrong)
+
+
+@pytest.mark.parametrize("column", ["text", "prompt", "state", "start", "sample", "along"])
+def test_whatever_tells_two_texts_apart_begins_a_line(ax, column):
+    both = pd.concat([table(["a", "b"], **{column: "one"}), table(["c"], **{column: "two"})])
+    plot_strip(both, ax=ax)
+    assert [box[2] for box in boxes(ax)] == [0, 0, 1]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["one", "two"]
