@@ -5,7 +5,7 @@ from rwkvlab.errors import RwkvLabError
 from rwkvlab.measure import Comparison, Experiment, ablation_map, compare, diff, head_distance, influence, interval
 from rwkvlab.measure import norms, over_time, patch_map, readout_distance, singular_values, smallest_set, spectrum
 from rwkvlab.measure import summarise, sweep, trajectory, writes
-from rwkvlab.measure.verify import verify
+from rwkvlab.measure.verifying.verify import verify
 from rwkvlab.model.chat import Conversation
 from rwkvlab.model.engine import Model, load_model
 from rwkvlab.model.file_report import FileReport

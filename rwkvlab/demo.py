@@ -10,8 +10,8 @@ import pandas as pd
 
 import rwkvlab as lab
 from rwkvlab.errors import PathError, printable, show
-from rwkvlab.measure.controls import CONTROLS, accuracies, controlled, lifts
-from rwkvlab.measure.grid import text_grid
+from rwkvlab.measure.comparing.grid import text_grid
+from rwkvlab.measure.experiments.controls import CONTROLS, accuracies, controlled, lifts
 from rwkvlab.tasks.builtin import micro_tasks
 from rwkvlab.tensorfile import atomic_write
 

@@ -22,12 +22,12 @@ import rwkvlab as lab
 from rwkvlab.cli import main
 from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.measure.arms import name_arms
-from rwkvlab.measure.compare_page import STARTS
-from rwkvlab.measure.compare_tokens import TOKENS
-from rwkvlab.measure.comparison import Comparison
+from rwkvlab.measure.comparing.comparison import Comparison
+from rwkvlab.measure.comparing.page import STARTS
+from rwkvlab.measure.comparing.tokens import TOKENS
 from rwkvlab.measure.diff import diff
 from rwkvlab.measure.influence_report import RANDOM, STATE, Influence
-from rwkvlab.measure.verify_report import Verification, describe_model, describe_state
+from rwkvlab.measure.verifying.report import Verification, describe_model, describe_state
 from rwkvlab.plots import (
     plot_accuracy,
     plot_curve,
@@ -532,10 +532,10 @@ def test_nothing_in_the_table_of_a_shelf_acts_and_pandas_escapes_it(root):
 MAKERS = {
     "states/state.py",
     "states/shelf.py",
-    "measure/comparison.py",
+    "measure/comparing/comparison.py",
     "measure/influence_report.py",
     "measure/diff_report.py",
-    "measure/verify_report.py",
+    "measure/verifying/report.py",
     "model/file_report.py",
 }
 

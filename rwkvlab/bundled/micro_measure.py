@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rwkvlab.measure.experiment import Experiment
+from rwkvlab.measure.experiments.experiment import Experiment
 from rwkvlab.model.engine import Model
 from rwkvlab.states.controls import random_like, transposed
 from rwkvlab.states.state import State

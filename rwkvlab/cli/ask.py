@@ -10,7 +10,7 @@ from typing import Any
 import rwkvlab as lab
 from rwkvlab.errors import ArgError, MismatchError, PathError, printable, show
 from rwkvlab.measure.arms import name_arms
-from rwkvlab.measure.compare import assemble
+from rwkvlab.measure.comparing.compare import assemble
 from rwkvlab.tasks.templates import get_template
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C

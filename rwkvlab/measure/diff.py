@@ -17,7 +17,7 @@ from rwkvlab.measure.diff_report import Difference
 from rwkvlab.measure.distance import COMPARED, distances
 from rwkvlab.measure.readout import readout_columns, readouts, receptance_moments
 from rwkvlab.measure.spectrum import frobenius, norms
-from rwkvlab.measure.verify_texts import Text, encode_texts
+from rwkvlab.measure.verifying.texts import Text, encode_texts
 from rwkvlab.states.files import load_state
 from rwkvlab.states.fits import check_fits, check_model
 from rwkvlab.states.state import State

@@ -13,7 +13,7 @@ import torch
 from rwkvlab.bundled.micro_measure import measure
 from rwkvlab.bundled.shelf import bundled
 from rwkvlab.errors import ArgError
-from rwkvlab.measure.experiment import Experiment
+from rwkvlab.measure.experiments.experiment import Experiment
 from rwkvlab.states.card import same_base
 from rwkvlab.tasks.builtin import MICRO_FUNCTIONS, micro_tasks
 

@@ -236,7 +236,7 @@ def test_nothing_is_written_but_through_atomic_write():
     ways = re.compile(rf"{opens}|\.(write_text|write_bytes|tofile)\(")
     found = {str(path.relative_to(root)) for path in root.rglob("*.py") if ways.search(path.read_text("utf-8"))}
     # official.py writes into a temporary folder of its own
-    assert found == {"tensorfile/atomic.py", "measure/official.py"}
+    assert found == {"tensorfile/atomic.py", "measure/verifying/official.py"}
 
 
 def test_a_folder_that_cannot_be_synced_is_a_warning_and_the_new_file_stays(tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""Comparing: the same prompts from several initial states side by side."""

@@ -1,0 +1,1 @@
+"""Experiments: tasks answered from several initial states, here or on many machines."""

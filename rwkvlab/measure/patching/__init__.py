@@ -1,0 +1,1 @@
+"""Patching: where the difference between two states lies."""

@@ -1,0 +1,202 @@
+"""Sweep: what a model answers on the way from one initial state to another, and on the ways that are its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from rwkvlab.errors import ArgError, Cancelled, show
+from rwkvlab.measure.experiments.parts import continuation
+from rwkvlab.measure.interval import interval
+from rwkvlab.measure.sweeps.asked import KINDS, batches, outcomes, questions_of
+from rwkvlab.measure.sweeps.mixture import Heard, Voice, listen, rows_at_once
+from rwkvlab.model.chat import choose_template
+from rwkvlab.shapes import check_items, check_range
+from rwkvlab.states.blend import lerp
+from rwkvlab.states.controls import random_like
+from rwkvlab.states.fits import check_fits
+from rwkvlab.states.state import State
+from rwkvlab.tasks.task import Task
+from rwkvlab.tasks.templates import Template
+
+if TYPE_CHECKING:
+    from rwkvlab.model.engine import Model
+
+ARMS = BLEND, MIX, OTHER, ZERO_TO_A, A_TO_RANDOM = (
+    "blend", "mix of logits", "another seed", "zero to a", "a to random",
+)  # fmt: skip
+SPARE = 4  # tokens that an answer may be longer than the longest right one
+VALUES = ("accuracy", "logodds", "kl")
+COLUMNS = ("arm", "t", "task", "examples", *(f"{v}{end}" for v in VALUES for end in ("", "_low", "_high")), "logprob")
+How = Callable[[State, State, float], State]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One point of one arm: from `start` to `end` at t; end None is that the logits of a and b are mixed."""
+
+    arm: str
+    t: float
+    start: State
+    end: State | None
+
+
+def sweep(
+    model: Model,
+    tasks: Task | Sequence[Task],
+    a: State | Sequence[State | None] | None,
+    b: State | Sequence[State | None] | None,
+    ts: Iterable[float],
+    *,
+    how: How = lerp,
+    other: State | Sequence[State | None] | None = None,
+    controls: bool = True,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Answer the tasks from `how(a, b, t)` for every t in ts, and from the controls at the same t.
+
+    a, b: a State, None (zeros), or lists of them, the same tasks under several seeds, paired; one alone serves all.
+    how: `lerp`, `slerp` or a function of (a, b, t). The arms: "blend"; and with controls "mix of logits" (no state is
+    blended: at every token the logits are (1 - t) those from a + t those from b, both having read the same), "another
+    seed" (how(a, other, t), where other is given: a state of b's task from another seed), "zero to a" and "a to random"
+    (how(a, random_like(b, seed), t)). Left out are "zero to a" where an a is zero, and "a to random" where a b is.
+
+    Returns one row an (arm, t, task): arm, t, task, examples (how many), accuracy (share of right answers, written
+    greedily, or chosen, as in `Experiment`), logodds (of the right answer against its other choices, or against the
+    answers that the other tasks want to the same prompt, ln p - ln sum of theirs; ln p - ln(1 - p) where there are
+    none; nats), kl (mean over the right answer's
+    tokens, teacher-forced, of KL(this start ‖ start a), nats a token), each with _low and _high, and logprob (natural,
+    of the right answer). These are means over examples and seeds; low and high are 95 % intervals of the mean, over
+    examples and, with several seeds, over seeds too; nan for a single example. Log-odds move where the argmax does not:
+    accuracy alone makes any way look like a switch.
+
+    All points of a prompt run in one batch, as far as the states fit in memory; a bar shows after two seconds. Raises
+    ArgError for a t that is no number or lists of unequal length, MismatchError for states of other models, Cancelled
+    after Ctrl-C; `how` raises for what it cannot blend.
+    """
+    steps = [float(check_range("ts", _number(t), -1e6, 1e6)) for t in check_items("ts", ts)]
+    if not steps:
+        raise ArgError("ts: empty; give at least one number, such as [0, 0.5, 1]")
+    check_range("seed", seed, 0, 2**62, whole=True)
+    if not callable(how):
+        raise ArgError(f"how: need a function of (a, b, t), such as lerp or slerp, got {show(how)}")
+    listed = _tasks(tasks)
+    ends = _paired(model, a, b, other)
+    arms, measured = _arms(ends, controls), []
+    try:
+        for number, (start, end, twin) in enumerate(ends):
+            points = _points(model, arms, steps, (start, end, twin), seed + number)
+            measured.append(_measure(model, listed, points, start, end, how))
+    except KeyboardInterrupt:
+        raise Cancelled("sweep: interrupted; nothing is kept, run it again") from None
+    return _table(points, listed, [np.stack(seeds) for seeds in zip(*measured, strict=True)], seed)
+
+
+def _arms(ends: list[tuple[State, State, State | None]], controls: bool) -> list[str]:
+    """Return the arms that every seed can have."""
+    if not controls:
+        return [BLEND]
+    wanted = {
+        OTHER: all(other is not None for _, _, other in ends),
+        ZERO_TO_A: all(a.wkv.any() or a.has_shifts for a, _, _ in ends),
+        A_TO_RANDOM: all(b.wkv.any() or b.has_shifts for _, b, _ in ends),
+    }
+    return [arm for arm in ARMS if wanted.get(arm, True)]
+
+
+def _points(
+    model: Model, arms: list[str], steps: list[float], ends: tuple[State, State, State | None], seed: int
+) -> list[_Point]:
+    a, b, other = ends
+    drawn = random_like(b, seed) if A_TO_RANDOM in arms else None
+    ways = {BLEND: (a, b), MIX: (a, None), OTHER: (a, other), ZERO_TO_A: (model.zero(), a), A_TO_RANDOM: (a, drawn)}
+    return [_Point(arm, t, *ways[arm]) for arm in arms for t in steps]
+
+
+def _measure(model: Model, tasks: list[Task], points: list[_Point], a: State, b: State, how: How) -> list[np.ndarray]:
+    """Return for each task right, log-odds, KL and log-probability, [4,P,N], of every point and example."""
+    asked = questions_of(tasks)
+    for form in asked:
+        choose_template(form, [a, b])  # warns of a state that was tuned for another
+    answers = [(form, text) for form, questions in asked.items() for texts in questions.values() for text in texts]
+    longest = max(len(model.encode(continuation(form, text))) for form, text in answers)
+    found: dict[tuple[Template, str], list[Heard]] = {}
+    most = rows_at_once(model) - 2
+    blocks = [points[at : at + most] for at in range(0, len(points), most)]
+    width = min(len(points), most) + 2
+    parts = [(form, part) for form, some in asked.items() for part in batches(model, form, some, width)]
+    with tqdm(total=len(blocks) * len(parts), delay=2, desc="sweep", leave=False) as bar:
+        for block in blocks:
+            states, voices = [a, b], []
+            for point in block:
+                voices.append(Voice(0, 1, point.t) if point.end is None else Voice(len(states)))
+                if point.end is not None:
+                    states.append(_blended(how, point.start, point.end, point.t))
+            for form, part in parts:
+                said = listen(model, form, part, states, voices, longest + SPARE)
+                for question, heard in zip(part, said, strict=True):
+                    found.setdefault((form, question), []).append(heard)
+                bar.update()
+    return [outcomes(model, task, tasks, found) for task in tasks]
+
+
+def _blended(how: How, start: State, end: State, t: float) -> State:
+    made = how(start, end, t)
+    if not isinstance(made, State):
+        raise ArgError(f"how: need a State for t = {t:g}, got {show(type(made).__name__)}")
+    return made
+
+
+def _table(points: list[_Point], tasks: list[Task], measured: list[np.ndarray], seed: int) -> pd.DataFrame:
+    """Return the rows; measured is [seeds,4,P,N], one a task."""
+    rows = []
+    for number, point in enumerate(points):
+        for task, values in zip(tasks, measured, strict=True):
+            row: list[object] = [point.arm, point.t, task.name, len(task)]
+            for part in range(3):
+                table = values[:, part, number]  # [seeds,N]
+                row += [float(table.mean()), *interval(table, outcomes=part == 0, seed=seed)]
+            rows.append((*row, float(values[:, 3, number].mean())))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _tasks(tasks: Task | Sequence[Task]) -> list[Task]:
+    listed = [tasks] if isinstance(tasks, Task) else check_items("tasks", tasks)
+    for task in listed:
+        if not isinstance(task, Task):
+            raise ArgError(f"tasks: need a Task or a list of them, got {show(type(task).__name__)}")
+        if task.kind not in KINDS:
+            kinds = ", ".join(KINDS)
+            raise ArgError(f"task {show(task.name)}: need one with right answers ({kinds}), got {show(task.kind)}")
+    if not listed:
+        raise ArgError("tasks: empty; give at least one Task")
+    return listed
+
+
+def _paired(model: Model, a: object, b: object, other: object) -> list[tuple[State, State, State | None]]:
+    """Return (a, b, other) of every seed; a single one of any serves all."""
+    sides = {"a": a, "b": b, "other": other}
+    lists = {name: list(x) if isinstance(x, (list, tuple)) else [x] for name, x in sides.items()}
+    seeds = max(map(len, lists.values()))
+    for name, items in lists.items():
+        if len(items) not in (1, seeds):
+            raise ArgError(f"{name}: need one state, or as many as the others have, {seeds}; got {len(items)}")
+        for item in items:
+            if (item is not None or (name == "other" and other is not None)) and not isinstance(item, State):
+                raise ArgError(f"{name}: need a State, None, or a list of them, got {show(type(item).__name__)}")
+            if item is not None:
+                check_fits(item, model)
+    first, last, twin = (items * (seeds // len(items)) for items in lists.values())
+    return [(x or model.zero(), y or model.zero(), z) for x, y, z in zip(first, last, twin, strict=True)]
+
+
+def _number(t: object) -> float:
+    try:
+        return float(t) if not isinstance(t, (str, bool)) else t  # type: ignore[arg-type, return-value]
+    except (TypeError, ValueError):
+        raise ArgError(f"ts: need numbers, got {show(t)}") from None

@@ -1,0 +1,1 @@
+"""Verifying: do the user's own files work here?"""

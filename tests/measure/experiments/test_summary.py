@@ -1,0 +1,63 @@
+"""Summaries: means against the rows, intervals, ratios, and what has no number."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rwkvlab.errors import ArgError
+from rwkvlab.measure.experiments.experiment import Experiment
+from rwkvlab.measure.experiments.summary import summarise
+from rwkvlab.measure.interval import interval
+from rwkvlab.tasks.task import Task, text_task
+
+
+def test_a_summary_has_the_means_and_intervals_of_the_rows(tiny, random_state):
+    said = tiny.generate("a", temperature=0, max_tokens=2).text
+    tasks = [
+        Task("one", list("abc"), [said, "x", "y"]),
+        text_task("texts", ["abcdef", "x" * 30, "héllo"]),
+        Task("word", ["a", "b"], [said[0], "q"], kind="last word"),
+    ]
+    rows = Experiment(tiny, {"zero": None, "a": random_state("a")}, tasks, max_tokens=2).run()
+    table = summarise(rows).set_index(["task", "state"])
+    assert list(table.index) == [(task.name, state) for task in tasks for state in ("zero", "a")]
+    one = table.loc["one", "zero"]
+    part = rows[(rows.task == "one") & (rows.state == "zero")]
+    assert one["examples"] == 3 and one["accuracy"] == part["right"].mean() > 0
+    assert (one["accuracy_low"], one["accuracy_high"]) == interval(part["right"], outcomes=True)
+    assert (one["logprob_low"], one["logprob_high"]) == interval(part["logprob"])
+    assert one["logprob"] == pytest.approx(part["logprob"].mean()) and math.isnan(one["perplexity"])
+    texts = table.loc["texts", "a"]
+    part = rows[(rows.task == "texts") & (rows.state == "a")]
+    bits = -part["logprob"].sum() / math.log(2) / sum(len(t.encode()) for t in part["answer"])
+    assert texts["bits_per_byte"] == pytest.approx(bits) and math.isnan(texts["accuracy"])
+    assert texts["bits_per_byte_low"] < bits < texts["bits_per_byte_high"]
+    word = table.loc["word", "zero"]
+    assert word["perplexity"] == pytest.approx(math.exp(-word["logprob"]))
+    assert word["perplexity_low"] <= word["perplexity"] <= word["perplexity_high"]
+
+
+def test_the_interval_of_bits_per_byte_covers_the_truth_as_often_as_it_says():
+    rng, hits = np.random.default_rng(0), 0
+    for seed in range(120):
+        sizes = rng.integers(5, 200, 60)
+        bits = sizes * 2.0 + rng.normal(size=60) * np.sqrt(sizes) * 3
+        rows = pd.DataFrame({"task": "t", "state": "s", "right": False, "bytes": sizes, "logprob": -bits * math.log(2)})
+        row = summarise(rows, seed=seed).iloc[0]
+        hits += row["bits_per_byte_low"] <= 2.0 <= row["bits_per_byte_high"]
+    assert 105 <= hits <= 119  # 114 expected
+
+
+def test_a_word_that_is_out_of_the_question_has_an_infinite_perplexity():
+    rows = pd.DataFrame({"task": "t", "state": "s", "right": False, "kind": "last word", "logprob": [-2000.0, -1.0]})
+    row = summarise(rows).iloc[0]
+    assert row["perplexity"] == math.inf and row["perplexity_low"] == pytest.approx(math.e)
+
+
+def test_rows_of_another_table_are_refused():
+    for wrong in (None, pd.DataFrame({"task": []})):
+        with pytest.raises(ArgError, match="rows: need the table"):
+            summarise(wrong)
+    assert summarise(pd.DataFrame(columns=["task", "state", "right", "logprob"])).empty
