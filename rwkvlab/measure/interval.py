@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,19 @@ def interval(
     least = wilson(float(table.mean()) * examples, examples, level) if outcomes else None
     if least and seeds == 1:
         return least
-    rng = np.random.default_rng(seed)
-    chosen = rng.multinomial(examples, np.full(examples, 1 / examples), size=draws)  # [draws,N]: how often each
-    means = chosen @ table.T / examples  # [draws,S]
+    means = resamples(examples, draws, seed) @ table.T / examples  # [draws,S]
     if seeds > 1:
-        means = (means * rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)).sum(
-            axis=1, keepdims=True
-        ) / seeds
+        means = (means * resamples(seeds, draws, seed + 1)).sum(axis=1, keepdims=True) / seeds
     low, high = map(float, np.quantile(means[:, 0], [(1 - level) / 2, (1 + level) / 2]))
     return (min(low, least[0]), max(high, least[1])) if least else (low, high)
+
+
+@lru_cache(maxsize=4)
+def resamples(of: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Return how often each of `of` things is drawn in each bootstrap sample, [draws, of]; the same for one seed."""
+    drawn = np.random.default_rng(seed).multinomial(of, np.full(of, 1 / of), size=draws)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def wilson(right: float, of: int, level: float = 0.95) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, show
-from rwkvlab.measure.interval import DRAWS
+from rwkvlab.measure.interval import DRAWS, resamples
 from rwkvlab.measure.patching.metric import ask
 from rwkvlab.measure.patching.starts import as_start, judged, no_place
 from rwkvlab.shapes import Dims
@@ -107,13 +107,9 @@ def share(effect: Any, whole: np.ndarray) -> Any:
 
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return (low, high) [P], the 95 % intervals of the means of values [P,N]: the bootstrap of `interval`, at once.
-
-    Unlike there, an effect that happens to be 0 or 1 everywhere is no share of outcomes, and has no width.
-    """
+    """Return (low, high) [P], the 95 % intervals of the means of values [P,N]: the bootstrap of `interval`, at once."""
     places, prompts = values.shape
     if prompts == 1:
         return np.full(places, np.nan), np.full(places, np.nan)
-    drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=DRAWS)  # [draws,N]
-    low, high = np.quantile(drawn @ values.T / prompts, (0.025, 0.975), axis=0)
+    low, high = np.quantile(resamples(prompts, DRAWS, seed) @ values.T / prompts, (0.025, 0.975), axis=0)
     return low, high
