@@ -22,6 +22,26 @@ SHOWN = {
             *("it is the other way round", "as stored True", "made for RWKV-6", "World-1.6B-poet", "True True"),
         ],
     },
+    "03_where_do_two_states_differ": {
+        "image/png": 3,
+        "text/html": 6,
+        "words": ["b is no multiple of a", "8 of 8 heads differ", "frobenius_floor", "two tasks", "readout"],
+    },
+    "04_between_two_states": {
+        "image/png": 1,
+        "text/html": 5,
+        "words": ["logodds", "log-odds apart", "slerp", "a third each", "random, rank 1"],
+    },
+    "05_where_the_effect_lives": {
+        "image/png": 3,
+        "text/html": 6,
+        "words": ["reverse_share", "both move letters", "the whole way: sort 30.3, random 1", "reverse and next"],
+    },
+    "06_watching_a_state_move": {
+        "image/png": 6,
+        "text/html": 2,
+        "words": ["is gone after 166 tokens", "of reverse: gone after 19 tokens", "all shares: 1.000000"],
+    },
     "挂载_state": {
         "text/html": 4,
         "words": ["the default", "用途 chn_文言文和古典名著", "made for RWKV-6", "tenalp", "不见了", "+[[state]]"],
