@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from rwkvlab.errors import ArgError, NonFiniteError
+from rwkvlab.errors import ArgError, NonFiniteError, PromptError
 from rwkvlab.measure.along import along
 from rwkvlab.measure.influence_report import RANDOM, STATE, Influence
 from rwkvlab.measure.pieces import pieces
@@ -50,6 +50,8 @@ def influence(
     if not all(x.isfinite().all() for x in (state.wkv, state.att_shift, state.ffn_shift)):
         raise NonFiniteError("state: it holds NaN or infinity; load or make it again")
     check_range("seed", seed, 0, 2**63 - 1 - RANDOMS, whole=True)
+    if not isinstance(text, str) and any(isinstance(one, str) for one in text):
+        raise PromptError("text: need one text, or its ids, got a list of texts; call it for each of them")
     ids = model.encode(text)
     if every is None:
         every = min(SEGMENT, 1 << ((len(ids) - 1) // STEPS).bit_length())
@@ -67,7 +69,7 @@ def influence(
         direct=_direct(left),
         half_life=_half_life(left),
         total=pd.concat(parts, ignore_index=True),
-        state=state.card.name or state.card.recipe or "state",
+        state=state.card.name,
         tokens=len(ids),
         every=every,
     )

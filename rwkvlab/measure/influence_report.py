@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from rwkvlab.errors import ArgError, show
+from rwkvlab.shapes import check_range
 from rwkvlab.states.render import NO_FORMULAS, escape
 
 STATE, RANDOM = "state", "random, same spectrum"
 WINDOW, LEAST = 32, 8  # tokens of a stretch whose mean KL is looked at: usually, and in a short text
+NOTHING = 1e-9  # nats a token: a mean KL below is rounding
 GONE = 0.05  # share of the KL of the first stretch below which the effect counts as gone
 
 
@@ -29,7 +31,7 @@ class Influence:
     total: one row a (start, token): token (how many were read before the one that is judged), piece (that one), start
     ("state", or "random, same spectrum", a mean over random states), kl (nats, of the start's distribution of this
     token to the zero start's: KL(start ‖ zero)), surprise (nats, -log p of the piece from that start) and surprise_zero
-    (from zeros). state is the name of the one that was mounted, tokens the length of the text.
+    (from zeros). state is the name of the one that was mounted ("": it has none), tokens the length of the text.
     """
 
     direct: pd.DataFrame
@@ -54,17 +56,21 @@ class Influence:
         """The total effect is gone after so many tokens: every later stretch has a mean KL below 5 % of the first.
 
         A mean over `window` tokens, since the KL is often near zero at most tokens and large at a few. None where that
-        is not so within this text, or the text is too short; 0 where the KL is zero all along.
+        is not so within this text, or the text is too short; 0 where the KL is zero, up to rounding, all along.
         """
         return self.gone_from(STATE)
 
-    def gone_from(self, start: str) -> int | None:
-        """Return the same for "state" or for "random, same spectrum"."""
+    def gone_from(self, start: str = STATE, share: float = GONE) -> int | None:
+        """Return the same for "state" or "random, same spectrum", and for another share of the first: 0.5 is its half.
+
+        Raises ArgError for another start, or a share that is not in (0, 1).
+        """
+        check_range("share", share, 1e-9, 1 - 1e-9)
         means = self._stretches(start)
         most = np.maximum.accumulate(means[::-1])[::-1]  # the largest of this stretch and all later ones
-        if self.short or most[0] == 0:
+        if self.short or most[0] < NOTHING:
             return None if self.short else 0
-        quiet = np.flatnonzero(most < GONE * means[0])
+        quiet = np.flatnonzero(most < max(share * means[0], NOTHING))
         return int(quiet[0]) + 1 if len(quiet) else None
 
     def _stretches(self, start: str) -> np.ndarray:
@@ -77,7 +83,8 @@ class Influence:
 
     def _lines(self) -> list[str]:
         """Return the answer, and what it rests on."""
-        name, gone, within = show(self.state), self.gone, f"within this text of {self.tokens} tokens"
+        name = show(self.state) if self.state else "The mounted state"
+        gone, within = self.gone, f"within this text of {self.tokens} tokens"
         rule = f"mean KL to the zero start below {GONE:.0%} of that over the first {self.window}"
         if self.short:
             answer = f"Whether {name} is gone cannot be said {within}: give {2 * LEAST + 1} or more."
@@ -108,7 +115,8 @@ class Influence:
             means, gone = self._stretches(start), self.gone_from(start)
             level = f"{means[0]:.3g} nats a token over the first {self.window}, {means[-1]:.3g} over the last"
             until = f"gone after {gone}" if gone is not None else "too short to say" if self.short else "not gone"
-            lines.append(f"{what}: {level}; {until}")
+            half = self.gone_from(start, 0.5)
+            lines.append(f"{what}: {level}; {f'below half of it after {half}, ' if half else ''}{until}")
         return lines
 
     def __repr__(self) -> str:

@@ -160,3 +160,8 @@ def test_on_a_gpu_it_says_the_same():
     assert got.gone == want.gone
     np.testing.assert_allclose(got.direct["share"], want.direct["share"], rtol=1e-2)
     np.testing.assert_allclose(got.total["kl"], want.total["kl"], rtol=1e-2, atol=1e-4)
+
+
+def test_a_list_of_texts_is_refused(tiny, random_state):
+    with pytest.raises(PromptError, match="text: need one text"):
+        influence(tiny, ["ab", "cd"], random_state())

@@ -55,12 +55,30 @@ def test_the_first_sentence_is_the_answer():
     assert gone[0].startswith("'sort' is gone after 100 tokens: from there on every 32 tokens have a mean KL")
     assert "5%" in gone[0] and "first 32" in gone[0]
     assert "for 30 tokens (median of 3 heads; longest 40, layer 1 head 1; in steps of 2)" in gone[1]
-    assert "1 nats a token over the first 32, 0 over the last; gone after 100" in gone[2]
-    assert gone[3].startswith("control") and gone[3].endswith("not gone")
+    assert "1 nats a token over the first 32, 0 over the last; below half of it after 86, gone after 100" in gone[2]
+    assert gone[3].startswith("control") and gone[3].endswith("over the last; not gone")
     assert repr(report(np.ones(200))).startswith("'sort' is not gone within this text of 201 tokens")
     assert repr(report(np.zeros(200))).startswith("'sort' does not change")
     stays = repr(report(np.ones(200), lives=(np.inf, 3.0, np.inf, np.nan)))
     assert "keeps half of its norm to the end of the text (median of 3 heads; 2 to the end, layer 1 head 0" in stays
+
+
+def test_half_of_the_effect_is_asked_for_in_the_same_way():
+    found = report(steps((100, 1.0), (100, 0.3), (100, 0.0)))
+    assert found.gone_from() == found.gone == 196  # 5 of 32 tokens at 0.3, the others at 0: 0.047
+    assert found.gone_from(share=0.5) == 92  # 9 of 32 tokens at 1, the others at 0.3: 0.497
+    with pytest.raises(ArgError, match="share"):
+        found.gone_from(share=1)
+
+
+def test_rounding_is_no_effect():
+    noise = 1e-13 * (1 + np.random.default_rng(0).random(200))
+    assert report(noise).gone == 0 and "does not change" in repr(report(noise))
+    assert report(steps((100, 1.0)).tolist() + noise.tolist()).gone == 100
+
+
+def test_a_state_without_a_name_has_none():
+    assert repr(report(np.ones(200), name="")).startswith("The mounted state is not gone")
 
 
 def test_html_says_the_same_and_a_name_cannot_act():
