@@ -25,22 +25,22 @@ SHOWN = {
     "03_where_do_two_states_differ": {
         "image/png": 3,
         "text/html": 6,
-        "words": ["b is no multiple of a", "8 of 8 heads differ", "frobenius_floor", "two tasks", "readout"],
+        "words": ["b is no multiple of a", "8 of 8 heads differ", "frobenius_floor", "two tasks", "same head first"],
     },
     "04_between_two_states": {
         "image/png": 1,
         "text/html": 5,
-        "words": ["logodds", "log-odds apart", "slerp", "a third each", "random, rank 1"],
+        "words": ["logodds", "blend: neither", "slerp", "cipher + next", "random, rank 1"],
     },
     "05_where_the_effect_lives": {
         "image/png": 3,
         "text/html": 6,
-        "words": ["reverse_share", "both move letters", "the whole way: sort 30.3, random 1", "reverse and next"],
+        "words": ["reverse_share", "both move letters", "random (nats)", "L0H3 of zero", "reverse and next"],
     },
     "06_watching_a_state_move": {
         "image/png": 6,
         "text/html": 2,
-        "words": ["is gone after 166 tokens", "of reverse: gone after 19 tokens", "all shares: 1.000000"],
+        "words": ["is gone after 166 tokens", "gone after 19 tokens", "own: half", "all shares: 1.000000"],
     },
     "挂载_state": {
         "text/html": 4,
