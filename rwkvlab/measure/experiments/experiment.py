@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rwkvlab.errors import ArgError, Cancelled, show
+from rwkvlab.errors import Cancelled
 from rwkvlab.measure.arms import States, name_arms
 from rwkvlab.measure.experiments.file import Record
 from rwkvlab.measure.experiments.identity import identity
-from rwkvlab.measure.experiments.parts import ROWS, STOPPED, Answered, Part, cut
+from rwkvlab.measure.experiments.parts import ROWS, STOPPED, Answered, Part, check_tasks, cut
 from rwkvlab.measure.experiments.run import check_executor, run_parts
 from rwkvlab.measure.experiments.table import tabulate
-from rwkvlab.shapes import check_items, check_range
+from rwkvlab.shapes import check_range
 from rwkvlab.states.fits import check_fits
 from rwkvlab.tasks.task import Task
 
@@ -46,16 +46,11 @@ class Experiment:
 
         max_tokens: where what is written is cut; None: four tokens after the longest right answer, and 100 where a
         style is judged. batch: how many (state, prompt) pairs are answered at once, fewer where states are large; a
-        smaller one makes more parts to spread and to resume from. Raises ArgError.
+        smaller one makes more parts to spread and to resume from. Raises ArgError, for two tasks of one name too.
         """
         self.model = model
         self.states = name_arms(states, zero_first=False)
-        self.tasks: list[Task] = [tasks] if isinstance(tasks, Task) else check_items("tasks", tasks)
-        for task in self.tasks:
-            if not isinstance(task, Task):
-                raise ArgError(f"tasks: need a Task or a list of them, got {show(type(task).__name__)}")
-        if not self.tasks:
-            raise ArgError("tasks: empty; give at least one Task")
+        self.tasks = check_tasks(tasks)
         self.batch = int(check_range("batch", batch, 1, 2**31, whole=True))
         if max_tokens is not None:
             max_tokens = int(check_range("max_tokens", max_tokens, 1, 2**31, whole=True))

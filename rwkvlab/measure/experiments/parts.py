@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rwkvlab.errors import Cancelled
+from rwkvlab.errors import ArgError, Cancelled, show
 from rwkvlab.model.chat import chat_batch
 from rwkvlab.model.score import score
+from rwkvlab.shapes import check_items
 from rwkvlab.states.state import State
 from rwkvlab.tasks.task import Task
 from rwkvlab.tasks.templates import Template, get_template
@@ -48,6 +49,24 @@ class Answered:
 
     said: tuple[str | None, ...]
     logprobs: tuple[tuple[float, ...], ...]
+
+
+def check_tasks(tasks: Task | Sequence[Task]) -> list[Task]:
+    """Return the tasks as a list; ArgError for none, for what is no Task, and for two of one name.
+
+    Tables tell tasks apart by their names alone: two of one name would be counted as one.
+    """
+    listed = [tasks] if isinstance(tasks, Task) else check_items("tasks", tasks)
+    names: set[str] = set()
+    for task in listed:
+        if not isinstance(task, Task):
+            raise ArgError(f"tasks: need a Task or a list of them, got {show(type(task).__name__)}")
+        if task.name in names:
+            raise ArgError(f"tasks: two are called {show(task.name)}; give load_task(…, name=…) or Task(name=…)")
+        names.add(task.name)
+    if not listed:
+        raise ArgError("tasks: empty; give at least one Task")
+    return listed
 
 
 def continuation(template: Template, answer: str) -> str:

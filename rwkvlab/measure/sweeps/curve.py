@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, Cancelled, show
-from rwkvlab.measure.experiments.parts import continuation
+from rwkvlab.measure.experiments.parts import check_tasks, continuation
 from rwkvlab.measure.interval import interval
 from rwkvlab.measure.sweeps.asked import KINDS, batches, outcomes, questions_of
 from rwkvlab.measure.sweeps.mixture import Heard, Voice, listen, rows_at_once
@@ -166,15 +166,11 @@ def _table(points: list[_Point], tasks: list[Task], measured: list[np.ndarray], 
 
 
 def _tasks(tasks: Task | Sequence[Task]) -> list[Task]:
-    listed = [tasks] if isinstance(tasks, Task) else check_items("tasks", tasks)
+    listed = check_tasks(tasks)
     for task in listed:
-        if not isinstance(task, Task):
-            raise ArgError(f"tasks: need a Task or a list of them, got {show(type(task).__name__)}")
         if task.kind not in KINDS:
             kinds = ", ".join(KINDS)
             raise ArgError(f"task {show(task.name)}: need one with right answers ({kinds}), got {show(task.kind)}")
-    if not listed:
-        raise ArgError("tasks: empty; give at least one Task")
     return listed
 
 

@@ -2,8 +2,11 @@
 
 import pytest
 
+from rwkvlab.errors import ArgError
 from rwkvlab.measure.experiments import parts as experiment_parts
+from rwkvlab.measure.experiments.experiment import Experiment
 from rwkvlab.measure.experiments.parts import cut
+from rwkvlab.measure.sweeps.curve import sweep
 from rwkvlab.tasks.task import Task, text_task
 
 ARMS = {f"s{i}": None for i in range(5)}
@@ -47,3 +50,13 @@ def test_what_is_written_at_another_length_or_in_another_template_is_another_par
     tasks = [Task("a", ["q"], ["x"]), Task("b", ["q"], ["x"], template="world"), Task("c", ["q"], ["x"])]
     parts = cut(tiny, {"zero": None}, tasks, [5, 5, 0], 256)
     assert [(part.template.name, part.max_tokens) for part in parts] == [("raw", 5), ("world", 5), ("raw", 0)]
+
+
+def test_two_tasks_of_one_name_are_refused_since_tables_tell_them_apart_by_it(tiny, random_state):
+    tasks = [Task("arc", ["a"], ["b"]), Task("arc", ["c"], ["d"])]
+    for refused in (
+        lambda: Experiment(tiny, None, tasks),
+        lambda: sweep(tiny, tasks, random_state(), None, [0]),
+    ):
+        with pytest.raises(ArgError, match=r"tasks: two are called 'arc'; give load_task\(…, name=…\)"):
+            refused()
