@@ -15,18 +15,22 @@ from rwkvlab.measure.distance import check_pair, floor_pairs, head_table, with_f
 from rwkvlab.shapes import check_items
 from rwkvlab.states.fits import check_fits, check_model
 from rwkvlab.states.state import State
+from rwkvlab.tasks.task import Task
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
-PIECE = 256  # tokens whose receptances are held at once
+PIECE = 128  # tokens whose operands are held at once
 Texts = str | Iterable[str | Sequence[int]]
 
 
 class Moments(NamedTuple):
-    """What is left of the receptances r of some texts: the sum of r r^T over their tokens, [L,H,K,K], and their number.
+    """What is left of how some texts read: the sum of r r^T over their tokens, [L,H,K,K], and their number.
 
-    From it the mean of |S r|² over the tokens follows exactly for every S: tr(S M S^T) / tokens.
+    r [K] is what a state in place before the token is multiplied with in that token's read-out. RWKV-5 and 6 read
+    before they update, so it is the receptance r_t; RWKV-7 updates first, S <- S P_t + v_t k_t^T with
+    P_t = diag(exp w_t) + a_t b_t^T (Peng et al. 2025, arXiv 2503.14456), so it is P_t r_t. From the sum the mean of
+    |S r|² over the tokens follows exactly for every S: tr(S M S^T) / tokens.
     """
 
     total: Tensor
@@ -41,13 +45,17 @@ def readout_distance(
     *,
     floor: Iterable[State | tuple[State, State]] = (),
 ) -> pd.DataFrame:
-    """Compare what two states would add to the read-out y = S r, were they in place before each token of some texts.
+    """Compare what two states would add to the read-out y, were they in place before each token of some texts.
+
+    A state S adds S r_t in RWKV-5 and 6, which read before they update, and S P_t r_t in RWKV-7, which updates first
+    (P_t: see `Moments`); everything else that the token meets is held as it is. In the following r_t stands for either.
 
     texts: one text or several, as text or as ids, each read from the zero state, so that a and b are measured with the
     same receptances; or what `receptance_moments` made of them, to use it again. Returns one row a head: layer, head
     (from 0); readout, the root of the mean over tokens of |(S_b - S_a) r_t|², in state units x receptance; relative
     (readout / that of S_a; inf where that is zero); cosine (of the two read-outs over all tokens, -1..1; nan where
-    either is zero). Directions of the keys that no receptance asks for count for nothing.
+    either is zero). Directions of the keys that no receptance asks for count for nothing. States with NaN or infinity
+    are no error: their heads pass through as rows of nan.
 
     floor as in `head_distance`: adds readout_floor, relative_floor, cosine_floor and beyond (readout / readout_floor).
     Raises MismatchError for states that do not fit the model, PromptError for an empty text, ArgError for no text,
@@ -63,41 +71,68 @@ def readout_distance(
 
 
 def receptance_moments(model: Model, texts: Texts) -> Moments:
-    """Read texts from the zero state, in pieces that keep memory flat, and return the moments of their receptances.
+    """Read texts from the zero state, in pieces that keep memory flat, and return their `Moments`.
 
     These take 8 K² bytes a head, 67 MB for 32 layers with 64 heads of 64. Raises as `readout_distance` does.
     """
-    rows = [model.encode(text) for text in ([texts] if isinstance(texts, str) else check_items("texts", texts))]
-    if not rows:
-        raise ArgError("texts: empty; give at least one")
-    for at, ids in enumerate(rows):
+    rows = []
+    for at, text in enumerate(listed_texts(texts)):
+        try:
+            ids = model.encode(text)
+        except PromptError as error:
+            raise PromptError(f"texts[{at}]: {error}") from error
         if not ids:
             raise PromptError(f"texts[{at}]: empty; there is nothing to read in it")
+        rows.append(ids)
+    if not rows:
+        raise ArgError("texts: empty; give at least one")
     dims = model.dims
+    names = ("r", "w", "a", "b") if dims.arch == "x070" else ("r",)
     total = torch.zeros(dims.L, dims.H, dims.K, dims.K, dtype=torch.float64)
     with tqdm(total=sum(map(len, rows)), delay=2, desc="receptances", unit="token", leave=False) as bar:
         for ids in rows:
             state = None
             for at in range(0, len(ids), PIECE):
                 piece = ids[at : at + PIECE]
-                found = model.trace(piece, state, every=PIECE, keep=("r",))
-                for layer, r in enumerate(found["r"]):  # [T,H,K]
-                    total[layer] += r.permute(1, 2, 0).double() @ r.transpose(0, 1).double()
+                found = model.trace(piece, state, every=PIECE, keep=names)
+                for layer in range(dims.L):
+                    r = _asked(*(found[name][layer].double() for name in names))  # [T,H,K]
+                    total[layer] += r.permute(1, 2, 0) @ r.transpose(0, 1)
                 state = found.final
                 bar.update(len(piece))
     if not total.isfinite().all():
         raise NonFiniteError("receptances: NaN or infinity along these texts; the weights are broken")
-    return Moments(total, sum(map(len, rows)))
+    return Moments((total + total.mT) / 2, sum(map(len, rows)))
+
+
+def listed_texts(texts: Any) -> list[Any]:
+    """Return several texts, or a single one, as a list; raises ArgError for what is none, a Task among it."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, Task):
+        raise ArgError("texts: need a text or a list of texts, got a Task; give task.prompts")
+    items = check_items("texts", texts)
+    for at, item in enumerate(items):
+        if isinstance(item, Task):
+            raise ArgError(f"texts[{at}]: need a text, got a Task; give task.prompts as texts")
+    return items
+
+
+def _asked(r: Tensor, w: Tensor | None = None, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
+    """Return what a state before each token is multiplied with: r, or P r of RWKV-7, [T,H,K]."""
+    if w is None or a is None or b is None:
+        return r
+    return w.exp() * r + a * (b * r).sum(-1, keepdim=True)
 
 
 def readouts(moments: Moments, a: State, b: State) -> dict[str, Tensor]:
     """Return, by name and each [L,H], the root mean squares of S_a r (a), S_b r (b) and their difference (apart).
 
-    And the mean of the scalar product of the first two (dot).
+    And the mean of the scalar product of the first two (dot). All are nan where a head that they need is not finite.
     """
     rows = []
     for M, one, two in zip(moments.total / moments.tokens, a.wkv, b.wkv, strict=True):
-        x, y = (layer.detach().cpu().double() for layer in (one, two))  # [H,V,K]
+        x, y = (_finite(layer.detach().cpu().double()) for layer in (one, two))  # [H,V,K]
         pairs: Any = ((x, x), (y, y), (y - x, y - x), (x, y))
         rows.append(torch.stack([((p @ M) * q).sum((1, 2)) for p, q in pairs]))
     aa, bb, apart, dot = torch.stack(rows, dim=1)
@@ -107,6 +142,11 @@ def readouts(moments: Moments, a: State, b: State) -> dict[str, Tensor]:
 def readout_columns(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the columns readout, relative and cosine, [L,H], for what `readouts` found."""
     apart, product = found["apart"], found["a"] * found["b"]
-    relative = torch.where(found["a"] == 0, torch.inf, apart / found["a"])
+    relative = torch.where((found["a"] == 0) & ~apart.isnan(), torch.inf, apart / found["a"])
     cosine = (found["dot"] / product.where(product != 0, torch.nan)).clamp(-1, 1)
     return {"readout": apart, "relative": relative, "cosine": cosine}
+
+
+def _finite(heads: Tensor) -> Tensor:
+    """Return heads [H,V,K], all nan where one number is not finite."""
+    return heads.where(heads.isfinite().flatten(1).all(1)[:, None, None], torch.nan)

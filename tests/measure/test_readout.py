@@ -11,8 +11,10 @@ from rwkvlab.errors import ArgError, MismatchError, PromptError
 from rwkvlab.measure.readout import PIECE, Moments, readout_distance, receptance_moments
 from rwkvlab.model.engine import load_model
 from rwkvlab.model.random_weights import random_weights
+from rwkvlab.model.replay import replay
 from rwkvlab.shapes import Dims
 from rwkvlab.states.state import State
+from rwkvlab.tasks.task import Task
 
 TEXT = "Eleven ships before noon; each name was written down."
 
@@ -24,13 +26,39 @@ def model_of(arch, folder):
     return load_model(folder / f"{arch}.pth", tokenizer="bytes")
 
 
+def added(model, state, texts):
+    """What a state adds to each token's read-out, by the kernels themselves, a token at a time: [L,T,H,V]."""
+    names = ("r", "w", "k", "v", *(("a", "b") if model.dims.arch == "x070" else ("u",)))
+    rows = []
+    for text in texts:
+        trace = model.trace(text, keep=names)
+        layers = []
+        for layer, wkv in enumerate(state.wkv.double()):
+            fed = {name: trace[name][layer] if name == "u" else trace[name][layer][:, None] for name in names}
+            start = wkv.expand(len(trace.tokens), -1, -1, -1)
+            from_it, from_zero = (replay(fed, one)[0][:, 0] for one in (start, torch.zeros_like(start)))
+            layers.append(from_it - from_zero)
+        rows.append(torch.stack(layers))
+    return torch.cat(rows, dim=1)
+
+
 def slow(model, a, b, texts):
-    """The definition, a token at a time: root mean squares and cosine, [L,H]."""
-    r = torch.cat([model.trace(text, keep=("r",))["r"] for text in texts], dim=1).double()  # [L,T,H,K]
-    y_a, y_b = (torch.einsum("lhvk,lthk->lthv", state.wkv.double(), r) for state in (a, b))
+    """The definition: root mean squares and cosine, [L,H]."""
+    y_a, y_b = added(model, a, texts), added(model, b, texts)
     apart = (y_b - y_a).square().sum(-1).mean(1).sqrt()
     size = [y.square().sum(-1).mean(1).sqrt() for y in (y_a, y_b)]
     return apart, apart / size[0], (y_a * y_b).sum(-1).mean(1) / size[0] / size[1]
+
+
+@pytest.mark.parametrize("arch", ["x052", "x060", "x070"])
+def test_on_one_token_it_is_the_difference_of_two_runs(arch, tmp_path):
+    """Of the whole model, from a and from b; layer 0, whose inputs no state changes."""
+    model = model_of(arch, tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (State(torch.randn(2, 2, 16, 16, generator=generator), like=model) for _ in "ab")
+    y_a, y_b = (model.trace([70], state, keep=("y",))["y"][0, 0] for state in (a, b))  # [H,V]
+    table = readout_distance(model, a, b, [[70]])
+    assert table["readout"][:2].to_numpy() == pytest.approx((y_b - y_a).norm(dim=-1).numpy(), rel=1e-4)
 
 
 @pytest.mark.parametrize("arch", ["x052", "x060", "x070"])
@@ -115,6 +143,31 @@ def test_nan_stays_in_its_head_and_nothing_given_changes(tiny, random_state):
     table = readout_distance(tiny, a, a.replace(wkv=wkv), TEXT)
     assert table.iloc[2, 2:].isna().all() and table.drop(2).notna().all(axis=None)
     assert torch.equal(a.wkv, before)
+
+
+def test_infinity_is_a_row_of_nan_also_beside_a_head_of_zeros(tiny, random_state):
+    a = random_state()
+    wkv, zeros = torch.ones_like(a.wkv), a.wkv.clone()
+    wkv[1, 0, 2, 3] = float("inf")
+    zeros[1, 0] = 0
+    for one, two in ((wkv, a.wkv), (a.wkv, wkv), (zeros, wkv)):
+        table = readout_distance(tiny, a.replace(wkv=one), a.replace(wkv=two), TEXT)
+        assert table.iloc[2, 2:].isna().all() and table.drop(2).notna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (Task("t", ["a"], ["b"]), "^texts: need .* got a Task; give task.prompts"),
+        ([Task("t", ["a"], ["b"])], r"^texts\[0\]: need a text, got a Task"),
+        ([TEXT, None], r"^texts\[1\]: .*got NoneType"),
+        ([1, 2], r"^texts\[0\]: .*got int"),
+        ([TEXT, ""], r"^texts\[1\]: empty"),
+    ],
+)
+def test_what_is_no_text_is_named(tiny, random_state, texts, words):
+    with pytest.raises((ArgError, PromptError), match=words):
+        readout_distance(tiny, random_state(), random_state(), texts)
 
 
 @pytest.mark.parametrize(
