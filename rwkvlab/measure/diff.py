@@ -15,7 +15,7 @@ from rwkvlab.hub import fetch
 from rwkvlab.measure.diff_findings import nearest, related, same_files, same_kind, shifted, spliced
 from rwkvlab.measure.diff_report import Difference
 from rwkvlab.measure.distance import COMPARED, distances
-from rwkvlab.measure.readout import readout_columns, readouts, receptance_moments
+from rwkvlab.measure.readout import listed_texts, readout_columns, readouts, receptance_moments
 from rwkvlab.measure.spectrum import frobenius, norms
 from rwkvlab.measure.verifying.texts import Text, encode_texts
 from rwkvlab.states.files import load_state
@@ -34,21 +34,22 @@ def diff(
     a: State | str | os.PathLike[str],
     b: State | str | os.PathLike[str],
     model: Model | None = None,
-    texts: Iterable[Text] | None = None,
+    texts: str | Iterable[Text] | None = None,
 ) -> Difference:
     """Say what two states are, whether one was made from the other, and which heads differ most.
 
     a, b: states, or paths of state files (also "owner/repo/file"). With a model the states are also compared as it
-    reads them (see `readout_distance`), along texts: plain ones or (question, answer) pairs, None for some of our own.
-    Found out are equal files, equal matrices, a multiple, a transpose, heads that are equal where others are not (a
-    splice), all up to the rounding of bf16, and differing token-shifts and cards. States that do not go together are no
-    error: the summary says so. Returns a Difference, which shows itself as text and as HTML. Raises what `load_state`
-    raises, ArgError for other things than these, PromptError for texts that the model cannot read.
+    reads them (see `readout_distance`), along texts: one, or several, plain or as (question, answer) pairs, None for
+    some of our own. Found out are equal files, equal matrices, a multiple, a transpose, heads that are equal where
+    others are not (a splice), all up to the rounding of bf16, and differing token-shifts and cards. States that do not
+    go together are no error: the summary says so. Returns a Difference, which shows itself as text and as HTML. Raises
+    what `load_state` raises, ArgError for other things than these, PromptError for texts that the model cannot read.
     """
     if model is not None:
         check_model("model", model)
     elif texts is not None:
         raise ArgError("texts: they are read by a model, and none was given; add model=")
+    texts = None if texts is None else listed_texts(texts)
     (one, path_a), (two, path_b) = _open("a", a, model), _open("b", b, model)
     shape, other = one.wkv.shape, two.wkv.shape
     alike, crossed = shape == other, (*shape[:2], shape[3], shape[2]) == tuple(other)

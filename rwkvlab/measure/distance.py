@@ -28,7 +28,8 @@ def head_distance(
 
     Returns one row a head: layer, head (from 0); frobenius (norm of b - a, in state units); relative (frobenius / norm
     of a; inf where a is zero); cosine (-1..1; nan where either is zero); key_angle and value_angle, degrees in 0..90;
-    rank (effective rank of b - a, see `spectrum`; 0 where they are equal). A head with NaN or infinity has nan.
+    rank (effective rank of b - a, see `spectrum`; 0 where they are equal). NaN and infinity
+    are no error: a head that holds such, in a or in b, passes through as a row of nan.
 
     The angles are means of the principal angles (Björck & Golub 1973) between the spaces of the `rank` strongest right
     (key side) and left (value side) singular vectors of the two heads, of all where there are fewer; nan where a head

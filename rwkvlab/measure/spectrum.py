@@ -24,8 +24,9 @@ def spectrum(states: States, first: Sequence[int] = (1, 2, 4, 8)) -> pd.DataFram
     a head: [state (the name, where several were given),] layer, head (from 0), norm (Frobenius, state units), largest
     (sigma_1, state units), stable_rank (norm² / sigma_1²), effective_rank (exp of the entropy of sigma / sum sigma, Roy
     & Vetterli 2007), both 1 to min(V, K), and energy_1, energy_2 … for each r in `first`: the share (0..1) of the
-    squared norm in the first r directions, 1 where there are not more. A zero head has ranks 0 and energies nan; of a
-    head with NaN or infinity all numbers are nan. Raises ArgError for what is not a state, or a number below 1.
+    squared norm in the first r directions, 1 where there are not more. A zero head has ranks 0 and energies nan. NaN
+    and infinity are no error: such a head passes through as a row of nan. Raises ArgError for what is not a state,
+    or a number below 1.
     """
     counts = [int(check_range("first", r, 1, 2**31, whole=True)) for r in check_items("first", first)]
 
@@ -138,7 +139,17 @@ def _tables(what: str, states: States, table: Callable[[State], dict[str, Tensor
 def _each(states: States) -> Iterator[tuple[str, State]]:
     """Yield names and states; those of a mapping only when it is their turn, so that they need not fit together."""
     pairs: Iterable[tuple[Any, Any]]
-    pairs = states.items() if isinstance(states, Mapping) else name_arms(states, zero_first=False).items()
+    if states is None:
+        raise ArgError("states: need a State, or several as a mapping, a list or a Shelf, got None")
+    if isinstance(states, Mapping):
+        pairs = states.items()
+    else:
+        if isinstance(states, Iterable) and not isinstance(states, (State, str, bytes)):
+            states = list(states)
+            for at, state in enumerate(states):
+                if not isinstance(state, State):
+                    raise ArgError(f"states[{at}]: need a State, got {type(state).__name__}; zeros are model.zero()")
+        pairs = name_arms(states, zero_first=False).items()
     for name, state in pairs:
         if not isinstance(state, State):
             got = type(state).__name__

@@ -126,8 +126,8 @@ def truncate(a: State, rank: int) -> State:
     _check("truncate", a)
     rank = int(check_range("rank", rank, 0, min(a.wkv.shape[2:]), whole=True))
     _sound("truncate", a, [a])
-    left, values, right = torch.linalg.svd(a.wkv, full_matrices=False)  # [L,H,V,R] [L,H,R] [L,H,R,K]
-    wkv = left[..., :rank] * values[..., None, :rank] @ right[..., :rank, :]
+    left, values, right = torch.linalg.svd(a.wkv.double(), full_matrices=False)  # [L,H,V,R] [L,H,R] [L,H,R,K]
+    wkv = (left[..., :rank] * values[..., None, :rank] @ right[..., :rank, :]).float()
     card = common_card([a], f"truncate({term_of(a)}, {rank})", parents_of(a))
     return _sound("truncate", a.replace(wkv=wkv, card=card), [a])
 
@@ -163,10 +163,15 @@ def _sum(what: str, states: list[State], weights: list[float], recipe: str) -> S
 
 def _sound(what: str, result: State, inputs: list[State]) -> State:
     """Return the result; raises NonFiniteError for NaN or infinity in it, warns of a layer that has grown too much."""
-    norms = result.wkv.detach().flatten(1).norm(dim=1)
+    norms = _norms(result)
     for layer in (~norms.isfinite()).nonzero().flatten().tolist()[:1]:
         raise NonFiniteError(f"{what}: layer {layer} is not finite; check the states that went in")
-    largest = torch.stack([state.wkv.detach().to(norms.device).flatten(1).norm(dim=1) for state in inputs]).amax(0)
+    largest = torch.stack([_norms(state).to(norms.device) for state in inputs]).amax(0)
     for layer in (norms > _GROWTH * largest.clamp(min=1e-30)).nonzero().flatten().tolist()[:1]:
         warnings.warn(f"{what}: layer {layer} grew more than {_GROWTH:g}-fold; is that meant?", stacklevel=3)
     return result
+
+
+def _norms(state: State) -> Tensor:
+    """Return the norm of every layer, [L] float64: in float32 the squares of large numbers would overflow."""
+    return state.wkv.detach().flatten(1).norm(dim=1, dtype=torch.float64)

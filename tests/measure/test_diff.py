@@ -189,6 +189,14 @@ def test_what_cannot_be_read_is_said_or_refused(tiny, random_state):
         diff(a, a, texts=["some text"])
 
 
+def test_one_text_is_given_as_it_is(tiny, random_state):
+    a, b = random_state("a"), random_state("b", 1)
+    one, several = (diff(a, b, tiny, texts) for texts in ("some text", ["some text"]))
+    assert one.totals == several.totals and one.totals["tokens"] == len("some text")
+    with pytest.raises(ArgError, match=r"texts: need .* give task\.prompts"):
+        diff(a, b, tiny, lab.Task("t", ["a"], ["b"]))
+
+
 def test_a_vocabulary_that_cannot_write_our_texts_is_no_error(tiny_file, random_state, tmp_path):
     (tmp_path / "vocab.txt").write_text("1 'a' 1\n2 'b' 1\n")
     model = lab.load_model(tiny_file, tokenizer=tmp_path / "vocab.txt")

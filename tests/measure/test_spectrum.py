@@ -141,8 +141,21 @@ def test_nothing_that_is_given_changes_and_no_gradient_is_needed():
 @pytest.mark.parametrize("bad", [None, [], {}, [None], {"a": None}, 3, "a.pth", [random(), "b"]])
 def test_what_is_no_state_is_refused(bad):
     for measure in (spectrum, singular_values, norms):
-        with pytest.raises(ArgError, match="states: "):
+        with pytest.raises(ArgError, match=r"^states(: |\[)"):
             measure(bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (None, "^states: need a State, .* got None$"),
+        ([random(), None], r"^states\[1\]: need a State, got NoneType"),
+        (iter([None]), r"^states\[0\]: need a State"),
+    ],
+)
+def test_what_is_no_state_is_named_as_it_was_given(bad, words):
+    with pytest.raises(ArgError, match=words):
+        spectrum(bad)
 
 
 @pytest.mark.parametrize("first", [[0], [1.5], "12", [True], [None]])

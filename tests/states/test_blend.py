@@ -179,3 +179,25 @@ def test_mix_sees_two_bases_behind_a_state_that_names_none():
     states = [make("a", 0, base=""), make("b", 1), make("c", 2, base="cd" * 32)]
     with pytest.raises(MismatchError, match="base models differ"):
         mix(states, [0.5, 0.25, 0.25])
+
+
+def test_large_numbers_are_no_infinity(a, b):
+    large, other = (s.replace(wkv=s.wkv / s.wkv.abs().max() * 3e38) for s in (a, b))
+    for made, plain in (
+        (lerp(large, other, 0.5), lerp(a * (1 / float(a.wkv.abs().max())), b * (1 / float(b.wkv.abs().max())), 0.5)),
+        (slerp(large, large, 0.5), a * (1 / float(a.wkv.abs().max()))),
+        (scale(large, 0.5), a * (0.5 / float(a.wkv.abs().max()))),
+        (splice(large, other, []), a * (1 / float(a.wkv.abs().max()))),
+        (truncate(0.5 * large, 2), truncate(a * (0.5 / float(a.wkv.abs().max())), 2)),
+    ):
+        torch.testing.assert_close(made.wkv.double() / 3e38, plain.wkv.double(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_still_refused(a, b, bad):
+    wkv = a.wkv.clone()
+    wkv[1, 0, 0, 0] = bad
+    broken = a.replace(wkv=wkv)
+    for call in (lambda: lerp(broken, b, 0.5), lambda: slerp(b, broken, 0.5), lambda: truncate(broken, 1)):
+        with pytest.raises(NonFiniteError, match="layer 1"):
+            call()

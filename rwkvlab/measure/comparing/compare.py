@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rwkvlab.errors import ArgError, show
+from rwkvlab.errors import ArgError, PromptError, show
 from rwkvlab.measure.arms import ZERO, States, name_arms
 from rwkvlab.measure.comparing.comparison import Comparison
 from rwkvlab.measure.comparing.page import describe_model, describe_starts
@@ -65,6 +65,8 @@ def compare(
     check_range("seed", seed, 0, 2**63 - 1 - n, whole=True)
     arms = pin(name_arms(states, zero_first=baseline in (None, ZERO)), baseline)
     form = choose_template(template, list(arms.values()))
+    for at, text in enumerate(texts):
+        _check_prompt(model, form, text, "prompts" if isinstance(prompts, str) else f"prompts[{at}]")
     banned = (ban,) if isinstance(ban, (str, int)) else tuple(ban)
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
     sampling |= {"top_k": top_k, "presence": presence, "frequency": frequency}
@@ -72,6 +74,17 @@ def compare(
     answers = _write(model, form, arms, jobs, seed, {**sampling, "ban": banned, "stop": stop})
     given = {name: value for name, value in (("ban", banned), ("stop", stop)) if value}
     return assemble(model, form, arms, answers, {"seed": seed, "n": n, **sampling, **given}, kl=kl)
+
+
+def _check_prompt(model: Model, form: Template, text: str, name: str) -> None:
+    """Raise PromptError, by its name, for a prompt that cannot be asked."""
+    asked = form.format(text, name)
+    try:
+        ids = model.encode(asked)
+    except PromptError as error:
+        raise PromptError(f"{name}: {error}") from error
+    if not ids:
+        raise PromptError(f"{name}: empty; ask something")
 
 
 def pin(arms: Mapping[str, State | None], baseline: str | None) -> dict[str, State | None]:

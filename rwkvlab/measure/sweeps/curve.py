@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rwkvlab.errors import ArgError, Cancelled, show
+from rwkvlab.errors import ArgError, Cancelled, NonFiniteError, show
 from rwkvlab.measure.experiments.parts import check_tasks, continuation
 from rwkvlab.measure.interval import interval
 from rwkvlab.measure.sweeps.asked import KINDS, batches, outcomes, questions_of
 from rwkvlab.measure.sweeps.mixture import Heard, Voice, listen, rows_at_once
 from rwkvlab.model.chat import choose_template
 from rwkvlab.shapes import check_items, check_range
-from rwkvlab.states.blend import lerp
+from rwkvlab.states.blend import lerp, slerp
 from rwkvlab.states.controls import random_like
 from rwkvlab.states.fits import check_fits
 from rwkvlab.states.state import State
@@ -61,7 +61,8 @@ def sweep(
     """Answer the tasks from `how(a, b, t)` for every t in ts, and from the controls at the same t.
 
     a, b: a State, None (zeros), or lists of them, the same tasks under several seeds, paired; one alone serves all.
-    how: `lerp`, `slerp` or a function of (a, b, t). The arms: "blend"; and with controls "mix of logits" (no state is
+    how: `lerp`, `slerp` or a function of (a, b, t). ts: numbers in [0, 1]; any with a function of your own, such as
+    `lambda a, b, t: lerp(a, b, t, extrapolate=True)`. The arms: "blend"; and with controls "mix of logits" (no state is
     blended: at every token the logits are (1 - t) those from a + t those from b, both having read the same), "another
     seed" (how(a, other, t), where other is given: a state of b's task from another seed), "zero to a" and "a to random"
     (how(a, random_like(b, seed), t)). Left out are "zero to a" where an a is zero, and "a to random" where a b is.
@@ -76,15 +77,13 @@ def sweep(
     accuracy alone makes any way look like a switch.
 
     All points of a prompt run in one batch, as far as the states fit in memory; a bar shows after two seconds. Raises
-    ArgError for a t that is no number or lists of unequal length, MismatchError for states of other models, Cancelled
-    after Ctrl-C; `how` raises for what it cannot blend.
+    ArgError for a t that is no number or out of range or lists of unequal length, MismatchError for states of other
+    models, NonFiniteError for NaN or infinity in one, Cancelled after Ctrl-C; `how` raises for what it cannot blend.
     """
-    steps = [float(check_range("ts", _number(t), -1e6, 1e6)) for t in check_items("ts", ts)]
-    if not steps:
-        raise ArgError("ts: empty; give at least one number, such as [0, 0.5, 1]")
-    check_range("seed", seed, 0, 2**62, whole=True)
     if not callable(how):
         raise ArgError(f"how: need a function of (a, b, t), such as lerp or slerp, got {show(how)}")
+    steps = _steps(ts, how)
+    check_range("seed", seed, 0, 2**62, whole=True)
     listed = _tasks(tasks)
     ends = _paired(model, a, b, other)
     arms, measured = _arms(ends, controls), []
@@ -94,7 +93,7 @@ def sweep(
             measured.append(_measure(model, listed, points, start, end, how))
     except KeyboardInterrupt:
         raise Cancelled("sweep: interrupted; nothing is kept, run it again") from None
-    return _table(points, listed, [np.stack(seeds) for seeds in zip(*measured, strict=True)], seed)
+    return _table(points, listed, [np.stack(seeds) for seeds in zip(*measured, strict=True)])
 
 
 def _arms(ends: list[tuple[State, State, State | None]], controls: bool) -> list[str]:
@@ -152,7 +151,7 @@ def _blended(how: How, start: State, end: State, t: float) -> State:
     return made
 
 
-def _table(points: list[_Point], tasks: list[Task], measured: list[np.ndarray], seed: int) -> pd.DataFrame:
+def _table(points: list[_Point], tasks: list[Task], measured: list[np.ndarray]) -> pd.DataFrame:
     """Return the rows; measured is [seeds,4,P,N], one a task."""
     rows = []
     for number, point in enumerate(points):
@@ -160,7 +159,7 @@ def _table(points: list[_Point], tasks: list[Task], measured: list[np.ndarray], 
             row: list[object] = [point.arm, point.t, task.name, len(task)]
             for part in range(3):
                 table = values[:, part, number]  # [seeds,N]
-                row += [float(table.mean()), *interval(table, outcomes=part == 0, seed=seed)]
+                row += [float(table.mean()), *interval(table, outcomes=part == 0)]
             rows.append((*row, float(values[:, 3, number].mean())))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -182,13 +181,32 @@ def _paired(model: Model, a: object, b: object, other: object) -> list[tuple[Sta
     for name, items in lists.items():
         if len(items) not in (1, seeds):
             raise ArgError(f"{name}: need one state, or as many as the others have, {seeds}; got {len(items)}")
-        for item in items:
+        for at, item in enumerate(items):
             if (item is not None or (name == "other" and other is not None)) and not isinstance(item, State):
                 raise ArgError(f"{name}: need a State, None, or a list of them, got {show(type(item).__name__)}")
             if item is not None:
                 check_fits(item, model)
+                _check_finite(name if len(items) == 1 else f"{name}[{at}]", item)
     first, last, twin = (items * (seeds // len(items)) for items in lists.values())
     return [(x or model.zero(), y or model.zero(), z) for x, y, z in zip(first, last, twin, strict=True)]
+
+
+def _check_finite(name: str, state: State) -> None:
+    for part in (state.wkv, state.att_shift, state.ffn_shift):
+        if not part.isfinite().all():
+            raise NonFiniteError(f"{name}: the state holds NaN or infinity; load or tune it again")
+
+
+def _steps(ts: Iterable[float], how: How) -> list[float]:
+    """Return the points as numbers, those of lerp and slerp in [0, 1]."""
+    steps = [float(check_range("ts", _number(t), -1e6, 1e6)) for t in check_items("ts", ts)]
+    if not steps:
+        raise ArgError("ts: empty; give at least one number, such as [0, 0.5, 1]")
+    beyond = [t for t in steps if not 0 <= t <= 1]
+    if beyond and how in (lerp, slerp):
+        way = "how=lambda a, b, t: lab.lerp(a, b, t, extrapolate=True)"
+        raise ArgError(f"ts: need numbers in [0, 1], got {beyond[0]:g}; to go beyond a and b give {way}")
+    return steps
 
 
 def _number(t: object) -> float:

@@ -5,10 +5,10 @@ from importlib import import_module
 
 import pytest
 
-from rwkvlab.errors import ArgError, MismatchError, show
+from rwkvlab.errors import ArgError, MismatchError, PromptError, show
 from rwkvlab.measure.comparing.compare import compare
 from rwkvlab.measure.comparing.tokens import Answers
-from rwkvlab.model.engine import Model
+from rwkvlab.model.engine import Model, load_model
 from rwkvlab.states.state import State
 
 SHORT = {"max_tokens": 6, "temperature": 1.0, "top_p": 1.0}
@@ -160,3 +160,19 @@ def test_writing_that_was_interrupted_gives_what_there_is(tiny, random_state, mo
 def test_prompts_are_texts(tiny, prompts):
     with pytest.raises(ArgError, match="prompts: need"):
         compare(tiny, prompts, [None])
+
+
+def test_a_prompt_that_cannot_be_asked_is_named_as_it_was_given(tiny, tiny_file, tmp_path):
+    for prompts, words in (
+        (["a", ""], r"^prompts\[1\]: empty"),
+        ("", "^prompts: empty"),
+        ([" \n"], r"^prompts\[0\]: empty"),
+    ):
+        with pytest.raises(PromptError, match=words):
+            compare(tiny, prompts, [None])
+    with pytest.raises(PromptError, match=r"^prompts\[0\]: empty"):
+        compare(tiny, [""], [None], template="raw")
+    (tmp_path / "vocab.txt").write_text("1 'a' 1\n2 'b' 1\n")
+    model = load_model(tiny_file, tokenizer=tmp_path / "vocab.txt")
+    with pytest.raises(PromptError, match=r"^prompts\[1\]: "):
+        compare(model, ["ab", "c"], [None], template="raw")

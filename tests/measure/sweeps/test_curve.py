@@ -285,15 +285,27 @@ def test_wrong_arguments_are_named(tiny, random_state):
         (lambda: sweep(tiny, [], None, b, [0]), ArgError, "tasks: empty"),
         (lambda: sweep(tiny, text_task("t", ["abc"]), None, b, [0]), ArgError, "right answers .*, got 'text'"),
         (lambda: sweep(tiny, "sort", None, b, [0]), ArgError, "tasks: need"),
-        (lambda: sweep(tiny, TASKS, None, b, [2]), ArgError, "t: need a number"),
+        (lambda: sweep(tiny, TASKS, None, b, [2]), ArgError, r"ts: need numbers in \[0, 1\], got 2; .*how=lambda"),
+        (lambda: sweep(tiny, TASKS, None, b, [0, -0.5], how=slerp), ArgError, "ts: .* got -0.5"),
         (lambda: sweep(tiny, TASKS, None, b, [0], how="lerp"), ArgError, "how: need a function"),
         (lambda: sweep(tiny, TASKS, None, b, [0], how=lambda a, b, t: t), ArgError, "how: need a State"),
         (lambda: sweep(tiny, TASKS, None, b, [0], seed=-1), ArgError, "seed"),
-        (lambda: sweep(tiny, TASKS, None, nan_state(b), [0, 1]),
-         NonFiniteError, "NaN|finite"),
+        (lambda: sweep(tiny, TASKS, nan_state(b), b, [0, 1]), NonFiniteError, "^a: .*NaN"),
+        (lambda: sweep(tiny, TASKS, None, [b, nan_state(b)], [0, 1]), NonFiniteError, r"^b\[1\]: .*NaN"),
+        (lambda: sweep(tiny, TASKS, None, b, [0], other=nan_state(b)), NonFiniteError, "^other: .*NaN"),
     ):  # fmt: skip
         with pytest.raises(error, match=words):
             call()
+
+
+def test_beyond_the_ends_goes_what_its_message_says(tiny, random_state):
+    a, b = random_state("a"), random_state("b", 1)
+    how = lambda a, b, t: lerp(a, b, t, extrapolate=True)  # noqa: E731
+    table = sweep(tiny, TASKS[1], a, b, [-1, 2], how=how)
+    row = at(table, BLEND, 2.0, "two")
+    pairs = zip(TASKS[1].prompts, TASKS[1].answers, strict=True)
+    scores = [tiny.score(*pair, 2 * b - a)["logprob"][0] for pair in pairs]
+    assert row["logprob"] == pytest.approx(np.mean(scores), abs=1e-3)
 
 
 def nan_state(state):
