@@ -7,6 +7,8 @@ import fcntl
 import json
 import math
 import os
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -31,6 +33,7 @@ from rwkvlab.tensorfile.source import AGAIN, Source, as_path
 MAX_BYTES = 4 << 30
 MAX_LINE = 64 << 20
 OTHER = "give another path as resume=, or delete the file"
+_SUM = re.compile(rb', "crc32": "([0-9a-f]{8})"\}\n')  # how every line ends; the sum is of all that stands before
 # inside the texts: a reader counts these to keep clear of files made of millions of small things
 _MARKS = {ord(mark): f"\\u{ord(mark):04x}" for mark in ":,[{"}
 
@@ -66,7 +69,7 @@ class Record:
         """Append a part; SaveError where the system refuses, and what was there before stays."""
         said = ", ".join(json.dumps(text).translate(_MARKS) for text in answered.said)
         logprobs = json.dumps([[value.hex() for value in values] for values in answered.logprobs])
-        line = f'{{"part": {number}, "said": [{said}], "logprob": {logprobs}}}\n'.encode()
+        line = _sealed(f'{{"part": {number}, "said": [{said}], "logprob": {logprobs}}}')
         if len(line) > MAX_LINE:
             raise LimitError(
                 f"{self.name}: part {number} takes {len(line):,} bytes, at most {MAX_LINE:,}; take a smaller batch"
@@ -94,7 +97,7 @@ class Record:
 
     def _open(self) -> int:
         if not os.path.lexists(self.path):
-            line = json.dumps(self._run).encode() + b"\n"
+            line = _sealed(json.dumps(self._run))
             try:
                 atomic_write(self.path, lambda file: file.write(line), overwrite=False)
             except SaveError:
@@ -132,9 +135,11 @@ class Record:
             if number == 1:
                 if data.get("rwkvlab") != self._run["rwkvlab"]:
                     raise FormatError(f"{where}: is no record of an experiment; {OTHER}")
+                _check_sum(where, raw)
                 if differ := differences(data, self._run):
                     raise ResumeError(f"{self.name}: belongs to another run ({'; '.join(differ)}); {OTHER}")
             else:
+                _check_sum(where, raw)
                 part, answered = _answered(where, data, self._parts)
                 if part in self.found:
                     raise FormatError(f"{where}: part {part} is there twice; {OTHER}")
@@ -154,6 +159,20 @@ class Record:
                 yield raw
         if len(raw) > MAX_LINE:
             raise LimitError(f"{self.name}: a line of more than {MAX_LINE:,} bytes; {OTHER}")
+
+
+def _sealed(line: str) -> bytes:
+    """Return a JSON object as a line with the CRC-32 of what stands before it as its last field."""
+    raw = line.removesuffix("}").encode()
+    return raw + f', "crc32": "{zlib.crc32(raw):08x}"}}\n'.encode()
+
+
+def _check_sum(where: str, raw: bytes) -> None:
+    found = _SUM.search(raw, max(0, len(raw) - 24))
+    if found is None:
+        raise FormatError(f"{where}: has no crc32 at its end, as older versions wrote it, or is damaged; {OTHER}")
+    if int(found[1], 16) != zlib.crc32(raw[: found.start()]):
+        raise FormatError(f"{where}: is damaged, its crc32 does not fit; {OTHER}")
 
 
 def _answered(where: str, data: Mapping[str, Any], parts: Sequence[Part]) -> tuple[int, Answered]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
 MARK = "experiment"
-FORMAT = 1
+FORMAT = 2
 
 
 def identity(

@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import random
+import re
 import signal
 import stat
 
@@ -187,15 +189,50 @@ LINES = {
 }
 
 
+def sealed(line):
+    """The line with the checksum that it would have if a run had written it, where it is an object."""
+    return experiment_file._sealed(line[:-1].decode()) if line.endswith(b"}\n") and b"\xff" not in line else line
+
+
 @pytest.mark.parametrize("name", LINES)
 def test_a_line_that_no_run_wrote_is_refused_by_its_number(experiment, tmp_path, name):
     path = tmp_path / "a.jsonl"
     experiment.run(resume=path)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[2] + LINES[name] + lines[1])
+    path.write_bytes(lines[0] + lines[2] + sealed(LINES[name]) + lines[1])
     with pytest.raises((FormatError, LimitError), match=r"'a.jsonl': line 3") as caught:
         experiment.run(resume=path)
     assert str(caught.value).isprintable() and "delete the file" in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_no_bit_of_a_line_can_change_unseen(experiment, tmp_path):
+    path = tmp_path / "a.jsonl"
+    whole = experiment.run(resume=path)
+    raw, rng = path.read_bytes(), random.Random(0)
+    ends = [at for at, byte in enumerate(raw) if byte == 10]
+    for _ in range(60):
+        at = rng.randrange(len(raw) - 1)
+        flipped = bytearray(raw)
+        flipped[at] ^= 1 << rng.randrange(8)
+        if at in ends or flipped.count(10) > len(ends):
+            continue  # another number of lines: told by what is left of them, or cut off
+        path.write_bytes(flipped)
+        with pytest.raises(RwkvLabError, match=r"line [0-9]+: "):
+            experiment.run(resume=path)
+    digit = raw.rindex(b'"-0x1.') + 6  # a number that would be one too
+    path.write_bytes(raw[:digit] + (b"1" if raw[digit : digit + 1] != b"1" else b"2") + raw[digit + 1 :])
+    with pytest.raises(FormatError, match=r"is damaged, its crc32 does not fit; .*delete the file"):
+        experiment.run(resume=path)
+    path.write_bytes(raw)
+    assert experiment.run(resume=path).equals(whole)
+
+
+def test_a_file_of_a_version_without_checksums_is_refused(experiment, tmp_path):
+    path = tmp_path / "a.jsonl"
+    experiment.run(resume=path)
+    path.write_bytes(re.sub(rb', "crc32": "[0-9a-f]+"', b"", path.read_bytes()))
+    with pytest.raises(FormatError, match=r"line 1: has no crc32 .*older versions.*delete the file"):
+        experiment.run(resume=path)
 
 
 def test_a_part_that_is_there_twice_and_files_that_are_none_are_refused(experiment, tmp_path, monkeypatch):
