@@ -14,7 +14,7 @@ from rwkvlab.measure.interval import interval
 NEEDED = ("task", "state", "right", "logprob")
 
 
-def summarise(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row a (task, state), in the order of the rows, with 95 % intervals over examples (`interval`).
 
     rows: of `Experiment.run` or `controlled`. Columns: task, state, examples, and each with _low and _high: accuracy
@@ -29,9 +29,9 @@ def summarise(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     found = []
     for (task, state), part in rows.groupby(["task", "state"], sort=False, dropna=False):
         row: dict[str, Any] = {"task": task, "state": state, "examples": len(part)}
-        row |= _mean("accuracy", _numbers(part, "right"), seed)
-        logprob = _mean("logprob", _numbers(part, "logprob"), seed)
-        row |= logprob | _bits(part, seed)
+        row |= _mean("accuracy", _numbers(part, "right"))
+        logprob = _mean("logprob", _numbers(part, "logprob"))
+        row |= logprob | _bits(part)
         words = "kind" in part and bool((part["kind"] == "last word").all())
         ends = {"": "", "_low": "_high", "_high": "_low"}
         row |= {f"perplexity{e}": _exp(-logprob[f"logprob{o}"]) if words else math.nan for e, o in ends.items()}
@@ -53,21 +53,21 @@ def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
     return values[~np.isnan(values)]
 
 
-def _mean(name: str, values: np.ndarray, seed: int) -> dict[str, float]:
+def _mean(name: str, values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {f"{name}{end}": math.nan for end in ENDS}
-    ends = interval(values, outcomes=name == "accuracy", seed=seed)
+    ends = interval(values, outcomes=name == "accuracy")
     return dict(zip((f"{name}{end}" for end in ENDS), (float(values.mean()), *ends), strict=True))
 
 
-def _bits(rows: pd.DataFrame, seed: int) -> dict[str, float]:
+def _bits(rows: pd.DataFrame) -> dict[str, float]:
     """Return bits per byte over all rows: a ratio of two sums, its interval that of its linear part in each row."""
     if "bytes" not in rows:
-        return _mean("bits_per_byte", np.empty(0), seed)
+        return _mean("bits_per_byte", np.empty(0))
     kept = rows[rows["bytes"].notna() & rows["logprob"].notna()]
     if kept.empty:
-        return _mean("bits_per_byte", np.empty(0), seed)
+        return _mean("bits_per_byte", np.empty(0))
     sizes = kept["bytes"].to_numpy(dtype=float)
     bits = -kept["logprob"].to_numpy(dtype=float) / math.log(2)
     ratio = bits.sum() / sizes.sum()
-    return _mean("bits_per_byte", ratio + (bits - ratio * sizes) / sizes.mean(), seed)
+    return _mean("bits_per_byte", ratio + (bits - ratio * sizes) / sizes.mean())

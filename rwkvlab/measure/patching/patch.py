@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, show
-from rwkvlab.measure.interval import DRAWS, resamples
+from rwkvlab.measure.interval import intervals
 from rwkvlab.measure.patching.metric import ask
 from rwkvlab.measure.patching.starts import as_start, judged, no_place
 from rwkvlab.shapes import Dims
@@ -42,9 +42,9 @@ def patch_map(
       more of the donor; the rows are (start, prompt) pairs in no promised order, and the unit is that of its values.
 
     Returns one row a place: layer, head (from 0; per="layer" has no head, per="part" has the column part instead),
-    effect (mean over prompts of what the base gains with this place from the donor), low, high (95 % bootstrap interval
-    over prompts, nan for a single one), share (effect / the whole way from base to donor, shifts included; nan where
-    that is shorter than 0.01), and reverse, reverse_low, reverse_high, reverse_share: what the donor loses with this
+    effect (mean over prompts of what the base gains with this place from the donor), low, high (95 % over prompts,
+    `interval`; nan for a single one), share (effect / the whole way from base to donor, shifts included; nan where that
+    is shorter than 0.01), and reverse, reverse_low, reverse_high, reverse_share: what the donor loses with this
     place from the base. Places act together: effects need not sum to the whole, and the two directions need not agree.
     `attrs` holds whole, whole_low, whole_high, and prompts (how many were judged). Activation patching as in Vig et al.
     2020 (arXiv 2004.12265), Meng et al. 2022 (arXiv 2202.05262), here at the initial state alone.
@@ -88,8 +88,8 @@ def places_of(dims: Dims, per: str) -> tuple[Tensor, pd.DataFrame]:
 
 def effects(labels: pd.DataFrame, gained: np.ndarray, whole: np.ndarray) -> pd.DataFrame:
     """Return `labels` with effect, low, high and share of gains [P,N] over prompts; whole [N] is the whole way."""
-    low, high = bootstrap(gained)
-    (whole_low,), (whole_high,) = bootstrap(whole[None])
+    low, high = intervals(gained)
+    (whole_low,), (whole_high,) = intervals(whole[None])
     table = labels.assign(effect=gained.mean(axis=1), low=low, high=high, share=share(gained.mean(axis=1), whole))
     table.attrs = {
         "whole": float(whole.mean()),
@@ -104,12 +104,3 @@ def share(effect: Any, whole: np.ndarray) -> Any:
     """Return effect over the mean of the whole way [N]; nan where that is below NOISE."""
     way = float(whole.mean())
     return effect / (way if abs(way) >= NOISE else np.nan)
-
-
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return (low, high) [P], the 95 % intervals of the means of values [P,N]: the bootstrap of `interval`, at once."""
-    places, prompts = values.shape
-    if prompts == 1:
-        return np.full(places, np.nan), np.full(places, np.nan)
-    low, high = np.quantile(resamples(prompts, DRAWS, seed) @ values.T / prompts, (0.025, 0.975), axis=0)
-    return low, high

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError
+from rwkvlab.measure.interval import intervals
 from rwkvlab.measure.patching.metric import Asked, ask
-from rwkvlab.measure.patching.patch import NOISE, bootstrap, places_of, share
+from rwkvlab.measure.patching.patch import NOISE, places_of, share
 from rwkvlab.measure.patching.starts import as_start, judged, no_place
 from rwkvlab.shapes import check_range
 from rwkvlab.states.state import State
@@ -87,7 +88,7 @@ def _beside_random(table: pd.DataFrame, values: np.ndarray, sets: int) -> pd.Dat
     low, high = np.quantile(gains[1:], (0.025, 0.975), axis=0)
     table = table.assign(effect=gains[0], share=share(gains[0], whole), random=gains[1:].mean(axis=0))
     table = table.assign(random_low=low, random_high=high)
-    (whole_low,), (whole_high,) = bootstrap(whole[None])
+    (whole_low,), (whole_high,) = intervals(whole[None])
     table.attrs = {"whole": float(whole.mean()), "whole_low": float(whole_low), "whole_high": float(whole_high)}
     table.attrs["prompts"] = whole.size
     return table

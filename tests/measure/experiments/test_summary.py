@@ -41,11 +41,11 @@ def test_a_summary_has_the_means_and_intervals_of_the_rows(tiny, random_state):
 
 def test_the_interval_of_bits_per_byte_covers_the_truth_as_often_as_it_says():
     rng, hits = np.random.default_rng(0), 0
-    for seed in range(120):
+    for _ in range(120):
         sizes = rng.integers(5, 200, 60)
         bits = sizes * 2.0 + rng.normal(size=60) * np.sqrt(sizes) * 3
         rows = pd.DataFrame({"task": "t", "state": "s", "right": False, "bytes": sizes, "logprob": -bits * math.log(2)})
-        row = summarise(rows, seed=seed).iloc[0]
+        row = summarise(rows).iloc[0]
         hits += row["bits_per_byte_low"] <= 2.0 <= row["bits_per_byte_high"]
     assert 105 <= hits <= 119  # 114 expected
 
@@ -53,7 +53,7 @@ def test_the_interval_of_bits_per_byte_covers_the_truth_as_often_as_it_says():
 def test_a_word_that_is_out_of_the_question_has_an_infinite_perplexity():
     rows = pd.DataFrame({"task": "t", "state": "s", "right": False, "kind": "last word", "logprob": [-2000.0, -1.0]})
     row = summarise(rows).iloc[0]
-    assert row["perplexity"] == math.inf and row["perplexity_low"] == pytest.approx(math.e)
+    assert row["perplexity"] == row["perplexity_high"] == math.inf and row["perplexity_low"] < math.e
 
 
 def test_rows_of_another_table_are_refused():

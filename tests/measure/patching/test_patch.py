@@ -9,7 +9,7 @@ from rwkvlab.bundled import bundled
 from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, PromptError
 from rwkvlab.measure.interval import interval
 from rwkvlab.measure.patching import starts as patch_starts
-from rwkvlab.measure.patching.patch import bootstrap, patch_map
+from rwkvlab.measure.patching.patch import patch_map
 from rwkvlab.model.engine import load_model
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.shapes import Dims
@@ -171,13 +171,6 @@ def test_an_effect_of_nothing_has_no_width_and_no_share(tiny, random_state):
     single = patch_map(tiny, "ab", None, state, metric=("x", "y"))
     assert single[["low", "high", "reverse_low", "reverse_high"]].isna().all(axis=None)
     assert single["share"].notna().all()
-
-
-def test_the_bootstrap_is_that_of_interval_but_never_wilsons():
-    values = np.random.default_rng(0).normal(size=(3, 20))
-    low, high = bootstrap(values)
-    assert np.stack((low, high), axis=1) == pytest.approx(np.array([interval(row) for row in values]))
-    assert [x.tolist() for x in bootstrap(np.zeros((1, 9)))] == [[0], [0]]
 
 
 @pytest.mark.parametrize(
