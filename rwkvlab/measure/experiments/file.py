@@ -33,9 +33,13 @@ from rwkvlab.tensorfile.source import AGAIN, Source, as_path
 MAX_BYTES = 4 << 30
 MAX_LINE = 64 << 20
 OTHER = "give another path as resume=, or delete the file"
+IN_USE = "is in use by another run; wait until that ends, or give another path as resume="
 _SUM = re.compile(rb', "crc32": "([0-9a-f]{8})"\}\n')  # how every line ends; the sum is of all that stands before
 # inside the texts: a reader counts these to keep clear of files made of millions of small things
 _MARKS = {ord(mark): f"\\u{ord(mark):04x}" for mark in ":,[{"}
+
+# (process, device, inode) of every record open here, and whose: a lock of the system is the process's, not a thread's
+_TAKEN: dict[tuple[int, int, int], Record] = {}
 
 
 class Record:
@@ -57,8 +61,9 @@ class Record:
             raise ArgError(
                 f"batch: a part has {largest:,} answers, too many for a line of {self.name}; take a smaller one"
             )
-        self._file = self._open()
+        self._file, self._claim = -1, (0, 0, 0)
         try:
+            self._file = self._open()
             self._size = self._read()
             os.ftruncate(self._file, self._size)
         except BaseException:
@@ -94,6 +99,8 @@ class Record:
             with suppress(OSError):
                 os.close(self._file)
             self._file = -1
+        if _TAKEN.get(self._claim) is self:
+            del _TAKEN[self._claim]
 
     def _open(self) -> int:
         if not os.path.lexists(self.path):
@@ -103,6 +110,7 @@ class Record:
             except SaveError:
                 if not os.path.lexists(self.path):  # else another run made it at this moment
                     raise
+        self._take()
         try:
             Source(self.path).close()  # says what is wrong with what is there
         except EmptyFileError as error:
@@ -118,9 +126,18 @@ class Record:
         except OSError as error:  # some file systems have no locks
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 os.close(file)
-                text = f"{self.name}: another run writes to it; wait until it ends, or give another path as resume="
-                raise ResumeError(text) from error
+                raise ResumeError(f"{self.name}: {IN_USE}") from error
         return file
+
+    def _take(self) -> None:
+        """Claim the file for this run, before it is opened: to close it again would end another run's lock on it."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return  # what follows says why
+        self._claim = os.getpid(), found.st_dev, found.st_ino
+        if _TAKEN.setdefault(self._claim, self) is not self:  # one step: no thread comes between
+            raise ResumeError(f"{self.name}: {IN_USE}")
 
     def _read(self) -> int:
         """Read what is there into `found`; returns where the last whole line ends."""
@@ -141,8 +158,8 @@ class Record:
             else:
                 _check_sum(where, raw)
                 part, answered = _answered(where, data, self._parts)
-                if part in self.found:
-                    raise FormatError(f"{where}: part {part} is there twice; {OTHER}")
+                if self.found.get(part, answered) != answered:
+                    raise FormatError(f"{where}: part {part} is there twice, with two results; {OTHER}")
                 self.found[part] = answered
             end += len(raw)
         if not end:

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -123,8 +124,6 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(experiment, tmp_path, monkeypatch
 
 
 def test_an_executor_goes_on_where_another_stopped(experiment, tmp_path, counted):
-    from concurrent.futures import ThreadPoolExecutor
-
     whole, path = experiment.run(), tmp_path / "a.jsonl"
     experiment.run(resume=path)
     lines = path.read_bytes().splitlines(keepends=True)
@@ -235,12 +234,25 @@ def test_a_file_of_a_version_without_checksums_is_refused(experiment, tmp_path):
         experiment.run(resume=path)
 
 
+def test_a_line_that_is_there_twice_is_one(experiment, tmp_path, counted):
+    path = tmp_path / "a.jsonl"
+    whole = experiment.run(resume=path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines, lines[1]]))
+    counted.clear()
+    assert experiment.run(resume=path).equals(whole) and not counted
+
+
 def test_a_part_that_is_there_twice_and_files_that_are_none_are_refused(experiment, tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
     experiment.run(resume=path)
     lines = path.read_bytes().splitlines(keepends=True)
+    data = json.loads(lines[1])
+    assert data.pop("crc32") and data["part"] == 0
+    data["said"][0] = "else"
+    other = experiment_file._sealed(json.dumps(data))
     cases = {
-        b"".join([*lines, lines[1]]): "is there twice",
+        b"".join([*lines, other]): "part 0 is there twice, with two results",
         b"": "is empty",
         b"my notes": "no record",
         b"my notes\n": "line 1: not JSON",
@@ -293,11 +305,44 @@ def test_a_file_that_another_process_writes_to_is_refused(experiment, tmp_path):
     other = context.Process(target=hold)
     other.start()
     assert ready.wait(60)
-    with pytest.raises(ResumeError, match=r"another run writes to it"):
+    with pytest.raises(ResumeError, match=r"is in use by another run"):
         experiment.run(resume=path)
     done.set()
     other.join(60)
     assert isinstance(experiment.run(resume=path), pd.DataFrame)
+
+
+def test_a_file_that_another_thread_writes_to_is_refused_and_stays_locked(experiment, tmp_path, monkeypatch):
+    path, link, real, met = tmp_path / "a.jsonl", tmp_path / "link.jsonl", experiment_parts.answer, []
+    link.symlink_to(path)
+    whole = experiment.run()
+
+    def answer(model, part):
+        monkeypatch.setattr(experiment_run, "answer", real)  # once, while the file is open
+        for name in (path, link):
+            with ThreadPoolExecutor(1) as threads, pytest.raises(ResumeError, match="is in use by another run"):
+                threads.submit(experiment.run, resume=name).result()
+        other = multiprocessing.get_context("fork").Process(target=locked, args=(path,))
+        other.start()
+        other.join(60)
+        met.append(other.exitcode)
+        return real(model, part)
+
+    monkeypatch.setattr(experiment_run, "answer", answer)
+    assert experiment.run(resume=path).equals(whole) and met == [7]
+    assert not experiment_file._TAKEN and experiment.run(resume=link).equals(whole)
+
+
+def locked(path):
+    """Leave with 7 where the system says that a file is locked."""
+    import fcntl
+
+    with open(path, "r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os._exit(7)
+    os._exit(0)
 
 
 def test_a_full_disk_is_told_and_leaves_whole_lines(experiment, tmp_path, monkeypatch):
