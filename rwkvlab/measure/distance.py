@@ -17,6 +17,7 @@ from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.state import State
 
 FLAT = 2.0**-23  # fp32's precision: a direction below max(V, K) * FLAT of the largest is rounding
+FAR = 2.0  # a state this much further from a than from b is taken to be of b's task alone
 COMPARED = ("frobenius", "relative", "cosine", "key_angle", "value_angle", "rank")
 Pair = tuple[State, State]
 
@@ -28,8 +29,8 @@ def head_distance(
 
     Returns one row a head: layer, head (from 0); frobenius (norm of b - a, in state units); relative (frobenius / norm
     of a; inf where a is zero); cosine (-1..1; nan where either is zero); key_angle and value_angle, degrees in 0..90;
-    rank (effective rank of b - a, see `spectrum`; 0 where they are equal). NaN and infinity
-    are no error: a head that holds such, in a or in b, passes through as a row of nan.
+    rank (effective rank of b - a, see `spectrum`; 0 where they are equal). NaN and infinity are no error: a head that
+    holds such, in a or in b, passes through as a row of nan.
 
     The angles are means of the principal angles (Björck & Golub 1973) between the spaces of the `rank` strongest right
     (key side) and left (value side) singular vectors of the two heads, of all where there are fewer; nan where a head
@@ -37,11 +38,15 @@ def head_distance(
     next singular value is about as large. Random spaces of 4 directions are 78 degrees apart among 64 channels (of one
     direction 84, of eight 72), and 63 among 16.
 
-    floor: states of the task of a or of b from other seeds, each compared with the one of the two that it is nearer to
-    (in norm, over all heads); or pairs of states, compared with each other. Adds, for each of the six, a column
-    NAME_floor, the mean over these, and beyond, frobenius / frobenius_floor: at 1, seeds lie as far apart. Token-shifts
-    are not compared. Raises MismatchError, a ValueError, where states come from models of different shape or
-    architecture, ArgError for a rank below 1.
+    floor: pairs of states of one task from two seeds, compared with each other; or single states of the task of a or of
+    b from other seeds, each compared with the one of the two that it is nearer to (in norm, over all heads), and with
+    the other too where that is less than twice as far: which of the two tasks it is of cannot be told then. Adds, for
+    each of the six, a column NAME_floor, the mean over all these comparisons, and beyond, frobenius / frobenius_floor:
+    at 1, seeds lie as far apart. With single states tasks whose distance is below about twice that of seeds come out
+    nearer to 1 than they are (1.5 as about 1.2); with pairs they do not. Token-shifts are not compared.
+
+    Raises MismatchError, a ValueError, where states come from models of different shape or architecture, ArgError for a
+    rank below 1.
     """
     check_pair("head_distance", a, b)
     rank = int(check_range("rank", rank, 1, 2**31, whole=True))
@@ -61,14 +66,19 @@ def floor_pairs(what: str, floor: Any, a: State, b: State) -> list[Pair]:
             raise ArgError(f"floor[{at}]: need a State or a pair of them, got {show(type(item).__name__)}")
         for state in pair:
             check_pair(f"{what}: floor[{at}]", b, state)
-        pairs.append((_nearer(item, a, b), item) if alone else pair)
+        pairs.extend([(end, item) for end in _near(item, a, b)] if alone else [pair])
     return pairs
 
 
-def _nearer(state: State, a: State, b: State) -> State:
-    """Return a or b, whichever is nearer to the state; b where they are as near."""
-    wkv = state.wkv.detach().cpu()
-    return a if (wkv - a.wkv.detach().cpu()).norm() < (wkv - b.wkv.detach().cpu()).norm() else b
+def _near(state: State, a: State, b: State) -> list[State]:
+    """Return whichever of a and b is nearer to the state, b where they are as near; both where the other is not far.
+
+    Of seeds of one task the nearer alone would lie too near on average.
+    """
+    wkv = state.wkv.detach().cpu().double()
+    to_a, to_b = (float((wkv - end.wkv.detach().cpu()).norm()) for end in (a, b))
+    near, far = ((a, to_a), (b, to_b)) if to_a < to_b else ((b, to_b), (a, to_a))
+    return [near[0], far[0]] if far[1] < FAR * near[1] else [near[0]]
 
 
 def with_floor(tables: list[pd.DataFrame], main: str) -> pd.DataFrame:

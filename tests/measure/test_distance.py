@@ -171,6 +171,32 @@ def test_a_floor_is_the_mean_over_states_set_against_the_nearer_of_both_and_over
     assert head_distance(b, b, floor=[b])["beyond"].isna().all()
 
 
+def test_a_lone_state_of_the_floor_is_set_against_both_unless_one_is_twice_as_far():
+    a = state(0)
+    gap = state(1).wkv
+    b = a.replace(wkv=a.wkv + gap)
+    for at, ends in ((0.2, [a]), (0.32, [a]), (0.35, [a, b]), (0.6, [b, a]), (0.7, [b]), (1.2, [b])):
+        one = a.replace(wkv=a.wkv + at * gap)
+        wanted = sum(head_distance(end, one)["frobenius"] for end in ends) / len(ends)
+        got = head_distance(a, b, floor=[one])["frobenius_floor"]
+        assert got.to_numpy() == pytest.approx(wanted.to_numpy(), rel=1e-4), at
+
+
+def test_where_all_are_seeds_of_one_task_they_lie_no_further_apart_than_seeds():
+    """Also where seeds differ in a few directions only, so that some come out nearer to one of the two."""
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(40):
+        directions = torch.randn(3, 1, 4, 4, 5, generator=torch.Generator().manual_seed(7))
+        task = torch.randn(1, 4, 4, 5, generator=generator)
+        seeds = [
+            State(task + torch.einsum("n,nlhvk->lhvk", torch.randn(3, generator=generator), directions))
+            for _ in range(10)
+        ]
+        found.append(head_distance(*seeds[:2], floor=seeds[2:])["beyond"].mean())
+    assert 0.9 < sum(found) / len(found) < 1.15
+
+
 @pytest.mark.parametrize("floor", [[None], [(1, 2)], "ab", 5, [(1,)], None])
 def test_a_floor_is_made_of_states(floor):
     with pytest.raises(ArgError, match="floor"):
