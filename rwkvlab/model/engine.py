@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rwkvlab.model.flow import begin, finish, wants_grad
 from rwkvlab.model.generate import generate, generate_batch
 from rwkvlab.model.parts import Flow, Way, linear
 from rwkvlab.model.prompt import token_rows
-from rwkvlab.model.recipe import Recipe, recipe_of, reopen
+from rwkvlab.model.recipe import Recipe, digest_vocab, digest_weights, recipe_of, reopen
 from rwkvlab.model.score import score
 from rwkvlab.model.tokenizer import Tokenizer, load_tokenizer
 from rwkvlab.model.trace import trace
@@ -56,7 +57,7 @@ class Model:
             raise ArgError(f"backend: need one of {', '.join(BACKENDS)}, got {show(backend)}")
         if backend == "triton" and checkpoint.weights["emb.weight"].device.type != "cuda":
             raise ArgError("backend: 'triton' needs a model on a CUDA device; take 'auto' or 'chunked' on a CPU")
-        self.dims = checkpoint.dims
+        self.dims, self._checkpoint = checkpoint.dims, checkpoint
         self.card = ModelCard(name, checkpoint.dims.arch, checkpoint.fingerprint)
         self._version = VERSIONS[checkpoint.dims.arch]
         self._step = getattr(self._version, "step", None)  # the short way through for one token of one text
@@ -78,6 +79,11 @@ class Model:
     def dtype(self) -> torch.dtype:
         """The dtype of the weights and activations."""
         return self._weights.emb.dtype
+
+    @cached_property
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 of all weights, in their dtype, and of the vocabulary ("" if it is no list of bytes); taken once."""
+        return digest_weights(self._checkpoint.weights), digest_vocab(self)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import threading
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, MismatchError, PathError, RwkvLabError, show
+from rwkvlab.model.vocab import VocabTokenizer
+from rwkvlab.tensorfile import tensor_digest
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
@@ -23,7 +29,7 @@ KEPT = 2  # models that a process holds which were sent to it
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `load_model` was given, its path absolute, and the fingerprint of what it found there.
+    """What `load_model` was given, its path absolute, and what it found there: fingerprint and `Model.digests`.
 
     A tokenizer that is an object travels as it is, and tokenizer_id tells it from others.
     """
@@ -36,6 +42,7 @@ class Recipe:
     tokenizer: Any = field(compare=False)
     tokenizer_id: str
     fingerprint: str = ""
+    digests: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, source: Any, path: Path, device: torch.device, dtype: Any, tokenizer: Any, backend: str) -> Recipe:
@@ -76,12 +83,15 @@ class Recipe:
                 )
                 raise PathError(f"{error}; {where}, on {show(platform.node())} too") from error
             raise
-        if model.card.fingerprint != self.fingerprint:
-            got, sent = show(model.card.fingerprint, 12), show(self.fingerprint, 12)
+        again = "put the same file there on every machine, or load the model again"
+        if (model.card.fingerprint, model.digests[0]) != (self.fingerprint, self.digests[0]):
+            got, sent = show(model.digests[0], 12), show(self.digests[0], 12)
             raise MismatchError(
-                f"{show(self.path, 200)}: holds another model ({got}) than the one that was sent ({sent}); "
-                "put the same file there on every machine, or load the model again"
+                f"{show(self.path, 200)}: holds another model ({got}) than the one that was sent ({sent}); {again}"
             )
+        if model.digests[1] != self.digests[1]:
+            name = show(self.tokenizer if isinstance(self.tokenizer, (str, Path)) else "tokenizer", 200)
+            raise MismatchError(f"{name}: is another vocabulary than that of the model that was sent; {again}")
         return model
 
 
@@ -111,4 +121,26 @@ def recipe_of(model: Model) -> Recipe:
             f"model {show(model.card.name)}: cannot be sent to another process, since it was not made by load_model; "
             "save its weights and load them, or use threads"
         )
-    return replace(recipe, fingerprint=model.card.fingerprint)
+    return replace(recipe, fingerprint=model.card.fingerprint, digests=model.digests)
+
+
+def digest_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of all weights by their official keys, wherever they are; about a second for each gigabyte."""
+    total = hashlib.sha256()
+    for key in tqdm(sorted(weights), delay=2, desc="digest of the weights", leave=False):
+        total.update(tensor_digest({key: weights[key]}).encode())
+    return total.hexdigest()
+
+
+def digest_vocab(model: Model) -> str:
+    """Return the SHA-256 of the ids and bytes of a model's vocabulary; "" where it has none, or an object's own."""
+    try:
+        tokenizer = model.tokenizer
+    except RwkvLabError:
+        return ""  # a model that reads ids only
+    if not isinstance(tokenizer, VocabTokenizer):
+        return ""
+    total = hashlib.sha256()
+    for index, token in sorted(tokenizer.tokens.items()):
+        total.update(b"%d %d " % (index, len(token)) + token)
+    return total.hexdigest()

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from rwkvlab.errors import ArgError, MismatchError, PathError
-from rwkvlab.model import engine
+from rwkvlab.model import engine, recipe
 from rwkvlab.model.engine import Model, load_model
+from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.recipe import _slot, recipe_of
 from rwkvlab.model.weights import load_weights
+from rwkvlab.shapes import Dims
 
 
 @pytest.fixture
@@ -105,6 +107,51 @@ def test_a_file_that_is_gone_or_another_is_told_and_tried_again(tiny_file, tmp_p
         pickle.loads(data)
     os.rename(tmp_path / "n.pth", path)
     assert isinstance(pickle.loads(data), Model)
+
+
+@pytest.mark.parametrize("edit", ["scale", "one row", "one bit"])
+def test_weights_of_the_same_signs_are_told_from_those_that_were_sent(tiny_file, tmp_path, opened, edit):
+    path, weights = tmp_path / "m.pth", torch.load(tiny_file)
+    shutil.copy(tiny_file, path)
+    model = load_model(path)
+    data = pickle.dumps(model)
+    head = weights["head.weight"]
+    if edit == "scale":
+        head *= 3
+    elif edit == "one row":
+        head[100] *= 2
+    else:
+        head[0, 0] = torch.nextafter(head[0, 0], torch.tensor(9.0).to(head))
+    torch.save(weights, path)
+    other = load_model(path)
+    assert edit == "one row" or other.card.fingerprint == model.card.fingerprint
+    assert other.digests[0] != model.digests[0] and other.digests[1] == model.digests[1]
+    with pytest.raises(MismatchError, match="holds another model"):
+        pickle.loads(data)
+
+
+def test_a_vocabulary_that_was_changed_under_its_name_is_told(tiny_file, tmp_path, opened):
+    lines = [f"{i + 1} {bytes([i])!r} 1\n" for i in range(256)]
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("".join(lines))
+    data = pickle.dumps(load_model(tiny_file, tokenizer=vocab))
+    vocab.write_text("".join([*lines[:97], f"98 {b'b'!r} 1\n", f"99 {b'a'!r} 1\n", *lines[99:]]))
+    with pytest.raises(MismatchError, match=r"vocab\.txt.*is another vocabulary"):
+        pickle.loads(data)
+    vocab.write_text("".join(reversed(lines)))  # the order of the lines means nothing
+    assert pickle.loads(data).encode("a") == [98]
+
+
+def test_digests_are_of_what_is_there_and_taken_once(tiny_file, tmp_path, monkeypatch):
+    model, again = load_model(tiny_file), load_model(tiny_file, tokenizer=Shifted(1))
+    assert model.digests[0] == again.digests[0] and again.digests[1] == ""
+    assert load_model(tiny_file, dtype="bf16").digests[0] != model.digests[0]
+    monkeypatch.setattr(recipe, "tensor_digest", None)
+    assert pickle.loads(pickle.dumps(model.digests)) == model.digests
+    dims = Dims("x060", L=1, H=2, C=32, K=16, V=16, ffn=64, vocab=300)
+    torch.save(random_weights(dims, {"maa": 4, "decay": 4}), tmp_path / "six.pth")
+    monkeypatch.undo()
+    assert load_model(tmp_path / "six.pth").digests[1] == ""  # no tokenizer: it reads ids
 
 
 def test_an_address_on_the_hub_is_asked_for_where_its_file_is_not(tiny_file, tmp_path, monkeypatch, opened):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import show
-from rwkvlab.measure.experiments.parts import Part
+from rwkvlab.measure.experiments.parts import Part, continuation
 from rwkvlab.states.state import State
 from rwkvlab.tasks.task import Task
 from rwkvlab.tasks.templates import get_template
@@ -28,17 +28,20 @@ def identity(
     parts: Sequence[Part],
     **settings: int | None,
 ) -> dict[str, Any]:
-    """Return what a run is, ready for JSON: model, device, states and tasks by digest, settings, and how it is cut.
+    """Return what a run is, ready for JSON: settings, how it is cut, and model, vocabulary, states, tasks by digest.
 
     What a judge of style does is not in it: texts are judged anew each time.
     """
+    weights, vocabulary = model.digests
     found = {
         "rwkvlab": MARK,
         "format": FORMAT,
         "model": model.card.fingerprint,
+        "weights": weights,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "tokenizer": str(model.tokenizer.name),
+        "vocabulary": vocabulary or _ids_digest(model, tasks),
         "states": [[name, _state_digest(state)] for name, state in states.items()],
         "tasks": [[str(task.name), _task_digest(task)] for task in tasks],
         **settings,
@@ -73,6 +76,17 @@ def _state_digest(state: State | None) -> str:
     if state is None:
         return "zero"
     return tensor_digest({"wkv": state.wkv, "att_shift": state.att_shift, "ffn_shift": state.ffn_shift})
+
+
+def _ids_digest(model: Model, tasks: Sequence[Task]) -> str:
+    """Return a digest of all ids that are read, where a tokenizer cannot be looked into."""
+    texts: dict[str, None] = {}
+    for task in tasks:
+        form = get_template(task.template)
+        for example in task:
+            answers = (continuation(form, text) for text in (example.answer, *example.choices) if text)
+            texts.update(dict.fromkeys((form.format(example.prompt), *answers)))
+    return _digest([model.encode(text) for text in texts])
 
 
 def _task_digest(task: Task) -> str:

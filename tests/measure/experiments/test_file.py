@@ -18,6 +18,7 @@ from rwkvlab.measure.experiments import file as experiment_file
 from rwkvlab.measure.experiments import parts as experiment_parts
 from rwkvlab.measure.experiments import run as experiment_run
 from rwkvlab.measure.experiments.experiment import Experiment
+from rwkvlab.model.engine import load_model
 from rwkvlab.tasks.task import Task, text_task
 
 TASKS = [
@@ -163,6 +164,43 @@ def test_another_model_is_refused(experiment, tmp_path, monkeypatch):
     experiment.states = {"zero": None}
     with pytest.raises(ResumeError, match=r"model: .*states: '文' differ"):
         experiment.run(resume=tmp_path / "a.jsonl")
+
+
+def test_other_weights_of_the_same_signs_and_other_vocabularies_are_refused(tiny_file, tmp_path):
+    def run(model, path):
+        return Experiment(model, [None], Task("t", ["ab"], ["c"], template="world"), max_tokens=3).run(resume=path)
+
+    lines = [f"{i + 1} {bytes([i])!r} 1\n" for i in range(256)]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one" / "v.txt").write_text("".join(lines))
+    (tmp_path / "two" / "v.txt").write_text("".join([*lines[:97], f"98 {b'b'!r} 1\n", f"99 {b'a'!r} 1\n", *lines[99:]]))
+    weights = torch.load(tiny_file)
+    weights["head.weight"] *= 3
+    torch.save(weights, tmp_path / "tiny.pth")
+    vocab = tmp_path / "one" / "v.txt"
+    run(load_model(tiny_file, tokenizer=vocab), tmp_path / "a.jsonl")
+    with pytest.raises(ResumeError, match=r"another run \(weights: '[^;]*' here\)"):
+        run(load_model(tmp_path / "tiny.pth", tokenizer=vocab), tmp_path / "a.jsonl")
+    with pytest.raises(ResumeError, match=r"another run \(vocabulary: '[^;]*' here\)"):
+        run(load_model(tiny_file, tokenizer=tmp_path / "two" / "v.txt"), tmp_path / "a.jsonl")
+    run(load_model(tiny_file, tokenizer=Shifted(1)), tmp_path / "b.jsonl")
+    run(load_model(tiny_file, tokenizer=Shifted(1)), tmp_path / "b.jsonl")
+    with pytest.raises(ResumeError, match=r"another run \(vocabulary: '[^;]*' here\)"):
+        run(load_model(tiny_file, tokenizer=Shifted(2)), tmp_path / "b.jsonl")
+
+
+class Shifted:
+    """A tokenizer that cannot be looked into."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def encode(self, text):
+        return [ord(char) + self.by for char in text]
+
+    def decode(self, ids):
+        return "".join(chr(abs(index - self.by)) for index in ids)
 
 
 LINES = {
