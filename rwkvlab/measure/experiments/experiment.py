@@ -15,12 +15,13 @@ from rwkvlab.errors import Cancelled
 from rwkvlab.measure.arms import States, name_arms
 from rwkvlab.measure.experiments.file import Record
 from rwkvlab.measure.experiments.identity import identity
-from rwkvlab.measure.experiments.parts import ROWS, STOPPED, Answered, Part, check_tasks, cut
+from rwkvlab.measure.experiments.parts import ROWS, STOPPED, Answered, Part, check_tasks, continuation, cut
 from rwkvlab.measure.experiments.run import check_executor, run_parts
 from rwkvlab.measure.experiments.table import tabulate
 from rwkvlab.shapes import check_range
 from rwkvlab.states.fits import check_fits
 from rwkvlab.tasks.task import Task
+from rwkvlab.tasks.templates import get_template
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
@@ -44,9 +45,10 @@ class Experiment:
     ) -> None:
         """Take the states (a mapping of names, a list, a Shelf; None is zeros) and the tasks.
 
-        max_tokens: where what is written is cut; None: four tokens after the longest right answer, and 100 where a
-        style is judged. batch: how many (state, prompt) pairs are answered at once, fewer where states are large; a
-        smaller one makes more parts to spread and to resume from. Raises ArgError, for two tasks of one name too.
+        max_tokens: where what is written is cut; None: four tokens after the longest right answer, its template's lead
+        before it, and 100 where a style is judged. batch: how many (state, prompt) pairs are answered at once, fewer
+        where states are large; a smaller one makes more parts to spread and to resume from. Raises ArgError, for two
+        tasks of one name too.
         """
         self.model = model
         self.states = name_arms(states, zero_first=False)
@@ -108,6 +110,7 @@ class Experiment:
         writing = [task for task in self.tasks if task.kind not in (*SCORED, "style")]
         longest = self.max_tokens
         if longest is None and writing:
-            longest = max(len(self.model.encode(answer)) for task in writing for answer in task.answers) + SPARE
+            texts = {continuation(get_template(task.template), text) for task in writing for text in task.answers}
+            longest = max(len(self.model.encode(text)) for text in texts) + SPARE
         style = self.max_tokens or STYLE_TOKENS
         return [style if t.kind == "style" else 0 if t.kind in SCORED else longest or 0 for t in self.tasks]

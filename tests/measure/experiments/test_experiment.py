@@ -7,12 +7,13 @@ import pytest
 
 from rwkvlab.errors import ArgError, Cancelled, MismatchError, NonFiniteError
 from rwkvlab.measure.experiments import parts as experiment_parts
-from rwkvlab.measure.experiments.experiment import Experiment
+from rwkvlab.measure.experiments.experiment import SPARE, Experiment
 from rwkvlab.model.engine import load_model
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.shapes import Dims
 from rwkvlab.states.state import State
 from rwkvlab.tasks.task import Task, text_task
+from rwkvlab.tasks.templates import Template
 
 TASKS = [
     Task("one", ["ab", "c", "def"], ["x", "yz", "w"]),
@@ -51,6 +52,14 @@ def test_an_answer_is_right_when_it_is_the_whole_answer(tiny, states):
     rows = Experiment(tiny, states, tasks, max_tokens=3).run()
     found = rows[rows.state == "a"].set_index("task")["right"].to_dict()
     assert found == {"right": True, "part": False, "begins": True}
+
+
+def test_the_lead_of_a_template_takes_nothing_from_the_answer(tiny):
+    lead = "so I say, after some thought: "
+    form = Template("mine", "{question}?", lead=lead, stop=("\n",), separator="\n")
+    tasks = [Task("t", ["a"], ["four"], template=form), Task("raw", ["a"], ["longer"])]
+    parts = Experiment(tiny, None, tasks)._lengths()
+    assert parts == [len(lead) + len("four") + SPARE] * 2
 
 
 def test_batches_of_any_size_give_the_same(tiny, states):
