@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -16,6 +17,8 @@ from rwkvlab.tasks.templates import Template, get_template
 MAX_BYTES = 64 << 20
 MAX_MARKS = 100_000  # values, names and brackets of one line
 MAX_CHOICES = 1000
+MAX_EXAMPLES = 200_000  # of a file, blank lines counted
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the only way to half of a surrogate pair from UTF-8
 FILE_KINDS = ("exact", "choice", "last word", "text")
 
 
@@ -28,7 +31,7 @@ def load_task(
     normalise: str = "none",
     context: str = "\n",
 ) -> Task:
-    r"""Read a task from a file of at most 64 MiB in UTF-8, one example a line; blank lines are left out.
+    r"""Read a task from a file of 64 MiB and 200,000 lines at most, UTF-8, one example a line; blank ones are left out.
 
     kind "exact": {"prompt": …, "answer": …}. "choice": {"question": …, "choices": […], "answer": …}, the answer as the
     index of a choice (from 0) or as its text; normalise as in `Task`. "last word" and "text": {"text": …}, or the text
@@ -42,6 +45,8 @@ def load_task(
         raise ArgError(f"normalise: need one of {', '.join(NORMALISE)}, got {show(normalise)}")
     get_template(template)
     file, title, text = _read(path)
+    if (lines := text.count("\n") + (not text.endswith("\n"))) > MAX_EXAMPLES:
+        raise LimitError(f"{file}: {lines:,} lines, at most {MAX_EXAMPLES:,} examples are read; give a part of them")
     called = title if name is None else name
     make = {"exact": _exact, "choice": _choice, "last word": _last_word, "text": _plain}[kind]
     examples = [make(where, line) for where, line in _lines(file, text)]
@@ -108,7 +113,8 @@ def _object(where: str, line: str, **wanted: type | tuple[type, ...]) -> dict[st
     need = "need one JSON object a line, with " + " and ".join(f'"{key}"' for key in wanted)
     try:
         found = json.loads(line, object_pairs_hook=unique, parse_constant=constant)
-        json.dumps(found, ensure_ascii=False).encode()
+        if _HALF.search(line):
+            json.dumps(found, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise FormatError(f"{where}: not JSON at character {error.pos + 1:,}; {need}") from error
     except UnicodeEncodeError as error:

@@ -30,8 +30,8 @@ class Task:
     "exact": what the model writes is the answer, white space around both aside.
     "choice": the answer is the most probable of choices[i], by the log-probability of the whole choice, or that over
     its tokens or its bytes (normalise "none", "token", "byte").
-    "last word": what the model writes begins with the answer; what follows the word is not looked at (as LAMBADA is
-    scored: Paperno et al. 2016, arXiv:1606.06031).
+    "last word": what the model writes begins with the answer, and no letter or digit follows it; what comes behind
+    is not looked at (the last words of LAMBADA: Paperno et al. 2016, arXiv:1606.06031).
     "text": nothing is written or graded; the answer is a text whose bits per byte are measured after the prompt.
     "style": `judge`, a function of the written text, says whether it is right; there are no answers.
 
@@ -48,6 +48,8 @@ class Task:
     judge: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ArgError(f"task: name: need a non-empty string, got {show(self.name)}")
         where = f"task {show(self.name)}"
         for field in ("prompts", "answers"):
             object.__setattr__(self, field, _texts(f"{where}: {field}", getattr(self, field)))
@@ -128,13 +130,21 @@ class Task:
         if len(texts) != len(self.prompts):
             raise ArgError(f"task {show(self.name)}: need {len(self.prompts)} texts to grade, got {len(texts)}")
         if self.judge is not None:
-            return [bool(self.judge(text)) for text in texts]
+            return [self._judged(at, text) for at, text in enumerate(texts)]
         if self.kind == "text":
             raise ArgError(f"task {show(self.name)}: has no right answers, only bits per byte")
         pairs = zip((text.strip() for text in texts), (answer.strip() for answer in self.answers), strict=True)
         if self.kind == "last word":
-            return [said.startswith(answer) for said, answer in pairs]
+            return [said.startswith(answer) and not said[len(answer) :][:1].isalnum() for said, answer in pairs]
         return [said == answer for said, answer in pairs]
+
+    def _judged(self, at: int, text: str) -> bool:
+        try:
+            return bool(self.judge(text))  # type: ignore[misc]
+        except Exception as error:
+            said = show(f"{type(error).__name__}: {error}")
+            where = f"task {show(self.name)}: judge: fails at example {at} ({show(self.prompts[at], 40)})"
+            raise ArgError(f"{where} for the text {show(text, 40)}: {said}; correct it") from error
 
 
 def text_task(name: str, texts: Iterable[str], *, context: str = "\n") -> Task:

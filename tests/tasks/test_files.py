@@ -59,6 +59,7 @@ BAD = [
     ("exact", '{"prompt": "a", "prompt": "b", "answer": "c"}', "a name is there twice"),
     ("exact", '{"prompt": NaN, "answer": "c"}', "NaN is not JSON"),
     ("exact", '{"prompt": "\\ud800", "answer": "c"}', "half of a surrogate pair"),
+    ("exact", '{"prompt": "a", "answer": "c", "x": ["\\uDFff"]}', "half of a surrogate pair"),
     ("exact", '{"prompt": "\x1b[31m", "answer": "c"}', "not JSON at character 13"),
     ("exact", '{"prompt": ' + "[" * 50_000 + "]" * 50_000 + "}", "nested too deep"),
     ("exact", '{"prompt": ' + "9" * 5000 + "}", "nested too deep or a number too long"),
@@ -108,6 +109,20 @@ def test_files_that_cannot_be_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_BYTES", 10)
     with pytest.raises(LimitError, match="over 10 bytes"):
         load_task(write(tmp_path, GOOD["exact"]))
+
+
+def test_a_file_of_too_many_lines_is_refused_before_any_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_EXAMPLES", 3)
+    for line in ("no JSON", ""):
+        with pytest.raises(LimitError, match="4 lines, at most 3 examples are read; give a part"):
+            load_task(write(tmp_path, *[line] * 3, "x"))
+    assert len(load_task(write(tmp_path, *[GOOD["exact"]] * 3))) == 3
+    assert len(load_task(write(tmp_path, *[GOOD["exact"]] * 3, ""))) == 3
+
+
+def test_letters_beyond_16_bits_are_read_however_they_are_written(tmp_path):
+    task = load_task(write(tmp_path, '{"prompt": "\\ud83d\\uDE00", "answer": "😀"}'))
+    assert task.prompts == task.answers == ("😀",)
 
 
 def test_arguments_are_checked(tmp_path):

@@ -48,8 +48,10 @@ def test_a_task_is_made_of_examples_and_gives_them_back():
 
 
 def test_a_last_word_is_right_where_the_text_begins_with_it():
-    task = Task("t", ["a", "b", "c"], [" cat", " cat", " cat"], kind="last word")
-    assert task.grade([" cat, and", "category", " a cat"]) == [True, True, False]
+    said = {" cat, and": True, "cat": True, " cat's": True, "category": False, "cat5": False, " a cat": False}
+    task = Task("t", ["a"] * len(said), [" cat"] * len(said), kind="last word")
+    assert task.grade(list(said)) == list(said.values())
+    assert Task("t", ["a", "b"], ["猫", "猫"], kind="last word").grade(["猫。狗", "猫狗"]) == [True, False]
 
 
 def test_texts_have_one_context_and_no_grade():
@@ -83,6 +85,19 @@ def test_texts_have_one_context_and_no_grade():
 def test_what_does_not_go_with_a_kind_is_refused(fields):
     with pytest.raises(ArgError, match="task 't'"):
         Task(**{"name": "t", "prompts": ["a", "b"], "answers": ["1", "2"], **fields})
+
+
+def test_a_name_is_a_text():
+    for wrong in ([], None, 5, ("a",), {}, ""):
+        with pytest.raises(ArgError, match="task: name: need a non-empty string"):
+            Task(wrong, ["a"], ["b"])
+
+
+def test_a_judge_that_fails_is_told_with_its_example():
+    task = Task("t", ["a", "b"], kind="style", judge=lambda text: 1 / len(text) > 0)
+    with pytest.raises(ArgError, match=r"task 't': judge: fails at example 1 \('b'\).*ZeroDivisionError") as caught:
+        task.grade(["x", ""])
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 def test_a_task_without_answers_has_nothing_to_tune_on():
