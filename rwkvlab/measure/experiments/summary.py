@@ -21,16 +21,19 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     (share that is right, 0 to 1), logprob (mean natural log-probability of a right answer), bits_per_byte (all bits
     over all bytes; the interval is that of the ratio by linearisation) and perplexity (e to minus the mean logprob of
     a whole last word, as for LAMBADA; NaN for other kinds). NaN stands where a kind of task has no such thing, and for
-    the ends of an interval from one example. Raises ArgError for missing columns.
+    the ends of an interval from one example. Raises ArgError for missing columns, and for text among the numbers.
     """
     missing = [name for name in NEEDED if not isinstance(rows, pd.DataFrame) or name not in rows.columns]
     if missing:
         raise ArgError(f"rows: need the table of Experiment.run, with {', '.join(NEEDED)}; no {show(missing[0])} there")
+    if not rows.columns.is_unique:
+        raise ArgError(f"rows: two columns are called {show(rows.columns[rows.columns.duplicated()][0])}; keep one")
+    rows = rows.assign(**{name: _numbers(rows, name) for name in ("right", "logprob", "bytes") if name in rows})
     found = []
     for (task, state), part in rows.groupby(["task", "state"], sort=False, dropna=False):
         row: dict[str, Any] = {"task": task, "state": state, "examples": len(part)}
-        row |= _mean("accuracy", _numbers(part, "right"))
-        logprob = _mean("logprob", _numbers(part, "logprob"))
+        row |= _mean("accuracy", part["right"])
+        logprob = _mean("logprob", part["logprob"])
         row |= logprob | _bits(part)
         words = "kind" in part and bool((part["kind"] == "last word").all())
         ends = {"": "", "_low": "_high", "_high": "_low"}
@@ -49,11 +52,20 @@ def _exp(value: float) -> float:
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
-    values = rows[column].astype("Float64" if column == "right" else float).to_numpy(dtype=float, na_value=np.nan)
-    return values[~np.isnan(values)]
+    """Return a column as numbers, nan where nothing stands; ArgError for text, and for bytes that are none."""
+    try:
+        values = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise ArgError(f"rows: {column}: need numbers, got {show(error)}; read the table with its types") from error
+    fits = {"right": np.isin(values, (0, 1)), "bytes": values > 0}.get(column, True) | np.isnan(values)
+    if not fits.all():
+        need = "numbers above 0" if column == "bytes" else "True or False"
+        raise ArgError(f"rows: {column}: need {need}, got {values[~fits][0]:g}; give the rows as they came")
+    return values
 
 
-def _mean(name: str, values: np.ndarray) -> dict[str, float]:
+def _mean(name: str, values: np.ndarray | pd.Series) -> dict[str, float]:
+    values = np.asarray(values)[~np.isnan(values)]
     if not len(values):
         return {f"{name}{end}": math.nan for end in ENDS}
     ends = interval(values, outcomes=name == "accuracy")
@@ -70,4 +82,6 @@ def _bits(rows: pd.DataFrame) -> dict[str, float]:
     sizes = kept["bytes"].to_numpy(dtype=float)
     bits = -kept["logprob"].to_numpy(dtype=float) / math.log(2)
     ratio = bits.sum() / sizes.sum()
+    if not np.isfinite(ratio):
+        return _mean("bits_per_byte", np.array([ratio]))
     return _mean("bits_per_byte", ratio + (bits - ratio * sizes) / sizes.mean())

@@ -1,5 +1,6 @@
 """Summaries: means against the rows, intervals, ratios, and what has no number."""
 
+import io
 import math
 
 import numpy as np
@@ -61,3 +62,29 @@ def test_rows_of_another_table_are_refused():
         with pytest.raises(ArgError, match="rows: need the table"):
             summarise(wrong)
     assert summarise(pd.DataFrame(columns=["task", "state", "right", "logprob"])).empty
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("right", "yes", "right: need numbers"),
+        ("logprob", "x", "logprob: need numbers"),
+        ("bytes", "x", "bytes: need numbers"),
+        ("bytes", 0, "bytes: need numbers above 0"),
+        ("right", 0.5, "right: need True or False, got 0.5"),
+    ],
+)
+def test_text_among_the_numbers_is_told_by_its_column(column, value, said):
+    rows = pd.DataFrame({"task": "t", "state": "s", "right": [True, None], "logprob": [-1.0, -2.0], "bytes": [3, 4]})
+    read = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
+    pd.testing.assert_frame_equal(summarise(read), summarise(rows))
+    with pytest.raises(ArgError, match=said):
+        summarise(rows.astype(object).assign(**{column: [value, None]}))
+    with pytest.raises(ArgError, match="two columns are called 'right'"):
+        summarise(pd.concat([rows, rows["right"]], axis=1))
+
+
+def test_what_is_out_of_the_question_has_infinite_bits():
+    rows = pd.DataFrame({"task": "t", "state": "s", "right": False, "logprob": [-math.inf, -1.0], "bytes": 2})
+    row = summarise(rows).iloc[0]
+    assert row["bits_per_byte"] == math.inf and math.isnan(row["bits_per_byte_low"])
