@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import closing
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rwkvlab.errors import Cancelled
+from rwkvlab.errors import Cancelled, show
 from rwkvlab.measure.arms import States, name_arms
 from rwkvlab.measure.experiments.file import Record
 from rwkvlab.measure.experiments.identity import identity
@@ -63,8 +65,9 @@ class Experiment:
 
         Columns: task, state, example (from 0), prompt, answer (the right one), said (what the model wrote, or the
         choice that it finds most probable), right (see `Task`) and logprob (natural, of the right answer in its
-        template, without what ends it); kind (of the task), tokens and bytes (of what logprob is of, in UTF-8),
-        bits_per_byte (-logprob / ln 2 / bytes) and choice (index of the choice in said). A missing value (`isna`)
+        template, without what ends it, except where the tokens of one choice begin those of another: all these are
+        scored with what ends them, as else the longer could never win); kind (of the task), tokens (of what logprob is
+        of) and bytes (of the answer as written, in UTF-8), bits_per_byte (-logprob / ln 2 / bytes) and choice (index of the choice in said). A missing value (`isna`)
         stands where a kind has no such thing; right is plain bool unless a task of texts is there.
 
         executor: any `concurrent.futures.Executor` (of Dask: client.get_executor()); None runs here. Another process
@@ -79,6 +82,7 @@ class Experiment:
         for state in self.states.values():
             if state is not None:
                 check_fits(state, self.model)
+        self._warn_of_templates()
         lengths = self._lengths()
         parts = cut(self.model, self.states, self.tasks, lengths, self.batch)
         if resume is None:
@@ -105,6 +109,20 @@ class Experiment:
             raise Cancelled(f"{STOPPED}; {kept}, run it again") from None
         return results
 
+    def _warn_of_templates(self) -> None:
+        """Warn once, at the line of the user, of states that were tuned for another template than a task's."""
+        forms = {get_template(task.template).name: task.name for task in reversed(self.tasks)}
+        pairs = [
+            f"{show(name, 40)} for {show(state.card.template, 40)}, task {show(task, 40)} asks in {show(form, 40)}"
+            for name, state in self.states.items()
+            for form, task in forms.items()
+            if state is not None and state.card.template not in ("", form)
+        ]
+        if pairs:
+            more = f" (and {len(pairs) - 1} more such pairs)" if len(pairs) > 1 else ""
+            text = f"states were tuned for another template than they are asked in: {pairs[0]}{more}"
+            warnings.warn(text, UserWarning, stacklevel=_outside())
+
     def _lengths(self) -> list[int]:
         """Return for each task how many tokens are written."""
         writing = [task for task in self.tasks if task.kind not in (*SCORED, "style")]
@@ -114,3 +132,11 @@ class Experiment:
             longest = max(len(self.model.encode(text)) for text in texts) + SPARE
         style = self.max_tokens or STYLE_TOKENS
         return [style if t.kind == "style" else 0 if t.kind in SCORED else longest or 0 for t in self.tasks]
+
+
+def _outside() -> int:
+    """Return the stack level, for a warning of the caller's, of the first line that is not of this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("rwkvlab."):
+        level, frame = level + 1, frame.f_back
+    return level

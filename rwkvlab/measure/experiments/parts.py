@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import ArgError, Cancelled, show
@@ -124,6 +125,13 @@ def _pieces(items: list[Any], least: int, room: int, most: int = 2**63) -> list[
     return runs
 
 
+def _in_template(form: Template, state: State | None) -> State | None:
+    """Return a state whose card names the template asked in: that another is meant is said once, where a run begins."""
+    if state is None or state.card.template in ("", form.name):
+        return state
+    return state.replace(card=state.card.replace(template=form.name))
+
+
 def answer(model: Model, part: Part) -> Answered:
     """Return what is written from each state to each question, greedily, and the log-probabilities of the answers."""
     form, count = part.template, len(part.questions)
@@ -132,7 +140,7 @@ def answer(model: Model, part: Part) -> Answered:
         written = chat_batch(
             model,
             [question for _ in part.states for question in part.questions],
-            [state for state in part.states for _ in part.questions],
+            [state for state in map(partial(_in_template, form), part.states) for _ in part.questions],
             template=form, max_tokens=part.max_tokens, temperature=0.0, top_p=1.0, presence=0.0, frequency=0.0, seed=0,
         )  # fmt: skip
         if any(one.finish in ("interrupted", "cancelled") for one in written):

@@ -1,12 +1,14 @@
 """Experiments: batches against one answer at a time, every kind of task, and what is refused."""
 
 import math
+import warnings
 
 import pandas as pd
 import pytest
 
 from rwkvlab.errors import ArgError, Cancelled, MismatchError, NonFiniteError
 from rwkvlab.measure.experiments import parts as experiment_parts
+from rwkvlab.measure.experiments.controls import controlled
 from rwkvlab.measure.experiments.experiment import SPARE, Experiment
 from rwkvlab.model.engine import load_model
 from rwkvlab.model.random_weights import random_weights
@@ -51,7 +53,7 @@ def test_an_answer_is_right_when_it_is_the_whole_answer(tiny, states):
     tasks.append(Task("begins", ["ab"], [said[:2]], kind="last word"))
     rows = Experiment(tiny, states, tasks, max_tokens=3).run()
     found = rows[rows.state == "a"].set_index("task")["right"].to_dict()
-    assert found == {"right": True, "part": False, "begins": True}
+    assert found == {"right": True, "part": False, "begins": not said[2].isalnum()}
 
 
 def test_the_lead_of_a_template_takes_nothing_from_the_answer(tiny):
@@ -154,6 +156,28 @@ def test_every_kind_runs_on_every_version(tmp_path, arch):
     choice = Task("which", ["a"], ["b"], kind="choice", choices=[("b", "cd")])
     rows = Experiment(model, [None], [TASKS[0], choice, text_task("t", ["some text"])]).run()
     assert rows["logprob"].lt(0).all() and len(rows) == 5
+
+
+def test_another_template_than_a_state_was_tuned_for_is_one_warning_at_the_line_of_the_user(tiny, random_state):
+    states = {name: random_state(name, seed) for seed, name in enumerate(("one", "b", "c"))}
+    states = {name: state.replace(card=state.card.replace(template="g1")) for name, state in states.items()}
+    tasks = [Task("one", ["ab", "c"], ["x", "y"]), Task("b", ["d"], ["x"], template="g1")]
+    calls = (
+        lambda: Experiment(tiny, states, tasks, batch=1, max_tokens=2).run(),
+        lambda: controlled(tiny, states, tasks),
+    )
+    for call in calls:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            call()
+        assert {one.filename for one in caught} == {__file__}
+        first = str(caught[0].message)
+        assert "'one' for 'g1', task 'one' asks in 'raw' (and 2 more such pairs)" in first and "auto" not in first
+        assert len(caught) == (1 if call is calls[0] else 2)  # of its controls, too
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Experiment(tiny, states, tasks[1], max_tokens=2).run()
+    assert all(state.card.template == "g1" for state in states.values())
 
 
 def test_mistakes_are_named(tiny, states, random_state):
