@@ -11,11 +11,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, NonFiniteError, PromptError
-from rwkvlab.model.score import LOGITS
 from rwkvlab.states.state import State
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
+
+LOGITS = 2**22  # numbers in one block of logits; `judge` makes some copies of it in float64, 32 MiB each
+TOKENS = 2**14  # tokens of all rows read at once
 
 
 class Along(NamedTuple):
@@ -43,7 +45,9 @@ def along(
 
     Every token of ids is judged given all before it; reference is the index of the start that the others are set
     against. The states are batched, the text is read in pieces that keep the logits small, and a bar named `what` shows
-    after two seconds. Raises PromptError, ArgError, MismatchError, NonFiniteError with the start's index.
+    after two seconds. Raises PromptError, ArgError, MismatchError, NonFiniteError with the start's index and that of
+    the first token, in prompt and ids together, that could not be judged (kernels work on chunks of the text, so what
+    broke it may be some tokens later).
     """
     states, prompt, ids = list(starts), list(prompt), list(ids)
     if not prompt or not ids:
@@ -57,17 +61,21 @@ def along(
         flow = model.begin(states)
         fed = torch.tensor([prompt + ids[:-1]]).expand(rows, -1)
         head = len(prompt) - 1
-        if head:
-            model.run(fed[:, :head], flow, None)
-        width = max(1, LOGITS // (model.dims.vocab * rows))
+        longest = max(16, TOKENS // rows)
+        for at in tqdm(range(0, head, longest), delay=2, desc=what, leave=False):
+            model.run(fed[:, at : min(head, at + longest)], flow, None)
+        width = min(max(1, LOGITS // (model.dims.vocab * rows)), longest)
         for at in tqdm(range(0, len(ids), width), delay=2, desc=what, leave=False):
             logits = model.run(fed[:, head + at : head + at + width], flow, "all")
             assert logits is not None
             end = at + logits.shape[1]
             parts = judge(logits, torch.tensor(ids[at:end]), reference)
             surprise[:, at:end], kl[:, at:end], best[:, at:end] = parts
-    for row in np.flatnonzero(~np.isfinite(surprise).all(axis=1))[:1]:
-        raise NonFiniteError(f"states[{row}]: logits hold NaN or infinity; the weights or this state are broken")
+    for row, at in np.argwhere(~np.isfinite(surprise))[:1]:
+        raise NonFiniteError(
+            f"states[{row}]: logits hold NaN or infinity from about token {len(prompt) + at} (from 0) on; the"
+            " weights or this state are broken, or the state has grown without bound along this text"
+        )
     return Along(surprise, kl, best)
 
 

@@ -59,7 +59,12 @@ def writes(
     end = first + values.mT @ keys  # [V,K]
     whole = end.square().sum()
     if not whole.isfinite():
-        raise NonFiniteError("writes: the head holds NaN or infinity; the weights or the mounted state are broken")
+        at = broken_at(trace, start)
+        since = "at the start" if at < 0 else f"from about token {at} (from 0) on"
+        raise NonFiniteError(
+            f"writes: the head holds NaN or infinity {since}; the"
+            " weights or the mounted state are broken, or the state has grown without bound along this text"
+        )
     sizes = torch.cat((first.norm()[None], values.norm(dim=-1) * keys.norm(dim=-1)))
     along_end = torch.cat(((first * end).sum()[None], ((values @ end) * keys).sum(dim=-1)))
     surprise = np.full(len(ids) + 1, np.nan)
@@ -78,6 +83,24 @@ def writes(
     table = table.loc[order].reset_index(drop=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table if top is None else table.head(top)
+
+
+def broken_at(trace: Trace, start: Tensor) -> int:
+    """Return the first token after which the squared norm of one head is not finite: -1 for its start [V,K].
+
+    In layers above the first what broke it may be some tokens later, as the kernels below work on chunks of the text.
+    """
+    state = start.double()
+    decay, k, v = trace["w"][0].double().exp(), trace["k"][0].double(), trace["v"][0].double()
+    for t in range(-1, len(k)):
+        if t >= 0:
+            step = state * decay[t] + torch.outer(v[t], k[t])
+            if "a" in trace.kept:
+                step = step + torch.outer(state @ trace["a"][0, t].double(), trace["b"][0, t].double())
+            state = step
+        if not state.square().sum().isfinite():
+            return t
+    return len(k) - 1
 
 
 def as_they_stand(trace: Trace, start: Tensor) -> tuple[Tensor, Tensor]:

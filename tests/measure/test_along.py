@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 import rwkvlab.measure.along as module
 from rwkvlab.errors import NonFiniteError, PromptError
 from rwkvlab.measure.along import along
+from rwkvlab.model.engine import load_model
 
 
 def expected(model, prompt, ids, state):
@@ -33,3 +36,30 @@ def test_a_text_of_one_token_and_a_broken_state_are_named(tiny, random_state):
     huge = random_state().replace(wkv=torch.full((2, 2, 16, 16), 3e38))
     with pytest.raises(NonFiniteError, match=r"states\[1\]"):
         along(tiny, [1], [2, 3], [None, huge])
+
+
+@pytest.mark.parametrize(("vocab", "rows", "tokens"), [(65536, 3, 60), (4, 1, 40_000), (4, 2048, 40)])
+def test_what_is_held_at_once_is_bounded(vocab, rows, tokens):
+    """Logits by the vocabulary, all else by the tokens of all rows, in what comes before the judged part too."""
+    seen = []
+
+    def run(fed, flow, logits):
+        seen.append((fed.shape[1], logits))
+        return None if logits is None else torch.zeros(*fed.shape, vocab)
+
+    model = SimpleNamespace(dims=SimpleNamespace(vocab=vocab), begin=lambda states: None, run=run)
+    found = along(model, [1] * tokens, [2] * tokens, [None] * rows)
+    assert found.surprise == pytest.approx(np.log(vocab))
+    for logits in (None, "all"):
+        assert sum(length for length, kind in seen if kind == logits) == tokens - (logits is None)
+    assert max(length for length, _ in seen) <= max(16, 2**14 // rows)
+    assert max(length for length, kind in seen if kind) * vocab * rows <= 2**22
+
+
+def test_the_first_token_that_cannot_be_judged_is_named(tiny_file, monkeypatch):
+    model = load_model(tiny_file, tokenizer="bytes")
+    model._weights.emb[7] = torch.nan  # a file with it would not load
+    monkeypatch.setattr(module, "LOGITS", 1)  # a token at a time: within a chunk, NaN reaches what was before
+    words = r"states\[0\].* from about token 4 \(from 0\) on; .*grown without bound along this text"
+    with pytest.raises(NonFiniteError, match=words):
+        along(model, [1, 2], [3, 7, 5, 5], [None])

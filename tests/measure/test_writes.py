@@ -6,8 +6,9 @@ import torch.nn.functional as F
 import rwkvlab as lab
 from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, PromptError
 from rwkvlab.measure.along import along
-from rwkvlab.measure.writes import as_they_stand, writes
+from rwkvlab.measure.writes import as_they_stand, broken_at, writes
 from rwkvlab.model.random_weights import random_weights
+from rwkvlab.model.trace import Trace
 from rwkvlab.shapes import Dims
 
 ARCHS = ("x070", "x060", "x052")
@@ -115,5 +116,26 @@ def test_wrong_input_is_named(tiny, random_state, model):
         writes(tiny, "abc", small, layer=0, head=0)
     broken = random_state().replace(wkv=torch.full((2, 2, 16, 16), torch.nan))
     for text in ("a", "abc"):
-        with pytest.raises(NonFiniteError):
+        with pytest.raises(NonFiniteError, match=r"NaN or infinity at the start; .*grown without bound"):
             writes(tiny, text, broken, layer=0, head=0)
+
+
+def test_where_a_head_breaks_the_first_token_after_which_it_is_so_is_named(model):
+    model._weights.emb[7] = torch.nan  # a file with it would not load
+    with pytest.raises(NonFiniteError, match=r"writes: .* from about token 2 \(from 0\) on; "):
+        writes(model, [3, 4, 7, 5], some_state(model), layer=0, head=1)
+
+
+@pytest.mark.parametrize("arch", ["x070", "x060"])
+def test_a_head_that_grows_without_bound_breaks_where_its_numbers_end(arch):
+    """It doubles with each token, from 1e100: its square is beyond float64 after token 179."""
+    tokens = 300
+    kept = {name: torch.zeros(1, tokens, 2) for name in "wkv"}
+    if arch == "x070":  # diag(1) + a b^T
+        kept |= {name: torch.tensor([1.0, 0.0]).expand(1, tokens, 2) for name in "ab"}
+    else:
+        kept["w"] += np.log(2)
+    start = torch.zeros(2, 2, dtype=torch.float64)
+    start[0, 0] = 1e100
+    trace = Trace([0] * tokens, torch.tensor([tokens]), [(0, 0)], kept, lab.State(torch.zeros(1, 1, 2, 2)))
+    assert broken_at(trace, start) == 179
