@@ -143,6 +143,25 @@ def test_permuted_heads_and_layers_give_permuted_rows():
     assert moved.drop(columns=["layer", "head"]).to_numpy().reshape(2, 3, -1) == pytest.approx(table[::-1][:, order])
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 4, 5), (1, 2, 9, 4), (1, 4, 64, 64)])
+def test_a_state_lies_at_no_angle_to_itself(shape):
+    a = State(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    for rank in (1, 3, 4):
+        for b in (a, a * 2):
+            table = head_distance(a, b, rank=rank)
+            assert (table[["key_angle", "value_angle"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("degrees", [1e-9, 1e-5, 1, 44.999, 45.001, 89, 90 - 1e-9])
+def test_small_angles_are_as_exact_as_large_ones(degrees):
+    """Planted, among two others of 0 and 60, in a space of nine."""
+    basis = orthogonal(9, 0)[None]
+    angles = torch.tensor([60.0, 0.0, degrees], dtype=torch.float64).deg2rad()
+    turned = angles.cos() * basis[..., :3] + angles.sin() * basis[..., 3:6]
+    turned = turned @ orthogonal(3, 1)  # another basis of the same space
+    assert float(mean_angle(basis[..., :3], turned)) * 3 - 60 == pytest.approx(degrees, rel=1e-9, abs=2e-13)
+
+
 def test_random_spaces_lie_as_far_apart_as_is_written():
     generator = torch.Generator().manual_seed(0)
 

@@ -98,6 +98,11 @@ def test_truncate_keeps_the_strongest_directions(a):
     assert torch.equal(got.ffn_shift, a.ffn_shift)
 
 
+def test_truncate_at_full_rank_changes_no_bit():
+    a = State(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(truncate(a, 16).wkv, a.wkv)
+
+
 def test_the_card_tells_how_a_blend_was_made(a, b):
     for made, recipe in (
         (lerp(a, b, 0.25), "lerp(a, b, 0.25)"),
