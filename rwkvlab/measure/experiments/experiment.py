@@ -67,8 +67,9 @@ class Experiment:
         choice that it finds most probable), right (see `Task`) and logprob (natural, of the right answer in its
         template, without what ends it, except where the tokens of one choice begin those of another: all these are
         scored with what ends them, as else the longer could never win); kind (of the task), tokens (of what logprob is
-        of) and bytes (of the answer as written, in UTF-8), bits_per_byte (-logprob / ln 2 / bytes) and choice (index of the choice in said). A missing value (`isna`)
-        stands where a kind has no such thing; right is plain bool unless a task of texts is there.
+        of) and bytes (of the answer as written, in UTF-8), bits_per_byte (-logprob / ln 2 / bytes) and choice (index
+        of the choice in said). A missing value (`isna`) stands where a kind has no such thing; right is plain bool
+        unless a task of texts is there.
 
         executor: any `concurrent.futures.Executor` (of Dask: client.get_executor()); None runs here. Another process
         opens the model itself, once, from the file that it came from. The batches are the same anywhere, and so are

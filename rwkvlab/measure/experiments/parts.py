@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import ArgError, Cancelled, show
 from rwkvlab.model.chat import chat_batch
 from rwkvlab.model.score import score
+from rwkvlab.model.vocab import END_OF_TEXT
 from rwkvlab.shapes import check_items
 from rwkvlab.states.state import State
 from rwkvlab.tasks.task import Task
@@ -23,17 +25,19 @@ BYTES = 2**30  # of states in one batch
 CHARACTERS = 2**18  # of prompts and answers in one batch, each counted once a state; but one question at least
 STOPPED = "experiment: interrupted"
 
+Answer = str | tuple[int, ...]  # as it is scored: a text behind the template's lead, or tokens as they are
+
 
 @dataclass(frozen=True)
 class Part:
     """Some questions in one template, the answers that are scored after each, and the states they start from.
 
-    max_tokens is the length of what is written, 0 where nothing is.
+    answers are those of `scored`. max_tokens is the length of what is written, 0 where nothing is.
     """
 
     template: Template
     questions: tuple[str, ...]
-    answers: tuple[tuple[str, ...], ...]
+    answers: tuple[tuple[Answer, ...], ...]
     names: tuple[str, ...]
     states: tuple[State | None, ...]
     max_tokens: int
@@ -75,6 +79,30 @@ def continuation(template: Template, answer: str) -> str:
     return template.lead + template.tidy(answer)
 
 
+def scored(model: Model, template: Template, answers: Sequence[str]) -> list[Answer]:
+    """Return answers that are set against each other, as they are scored: as they are, or as `apart` gives them."""
+    found = apart(model, [continuation(template, text) for text in answers], template.separator)
+    return [*answers] if found is None else [*found]
+
+
+def apart(model: Model, written: Sequence[str], end: str) -> list[tuple[int, ...]] | None:
+    """Return the tokens of answers, all with their end, if those of one begin those of another; None if not.
+
+    Without its end the shorter one would be the more probable one from every state: its probability holds the other's.
+    `end` is what stands behind an answer; where that is nothing, or is not enough, it is the end of text.
+    """
+    texts = sorted(set(written))
+    if not any(two.startswith(one) for one, two in pairwise(texts)) or not _begins(map(model.encode, texts)):
+        return None
+    ids = [tuple(model.encode(text + end)) for text in written]
+    return [(*one, END_OF_TEXT) for one in ids] if _begins(ids) else ids
+
+
+def _begins(answers: Iterable[Sequence[int]]) -> bool:
+    """Whether one of these is where another begins: in order, the next one would be such."""
+    return any(two[: len(one)] == one for one, two in pairwise(sorted(set(map(tuple, answers)))))
+
+
 def cut(
     model: Model, arms: Mapping[str, State | None], tasks: Sequence[Task], lengths: Sequence[int], rows: int
 ) -> list[Part]:
@@ -84,12 +112,14 @@ def cut(
     """
     dims = model.dims
     rows = max(1, min(rows, BYTES // (4 * dims.L * dims.H * dims.V * dims.K)))
-    asked: dict[tuple[Template, int], dict[str, dict[str, None]]] = {}
+    asked: dict[tuple[Template, int], dict[str, dict[Answer, None]]] = {}
     for task, length in zip(tasks, lengths, strict=True):
-        questions = asked.setdefault((get_template(task.template), length), {})
+        form = get_template(task.template)
+        questions = asked.setdefault((form, length), {})
         for example in task:
             wanted = questions.setdefault(example.prompt, {})
-            wanted.update(dict.fromkeys(example.choices or ([example.answer] if example.answer else [])))
+            own = [example.answer] if example.answer else []
+            wanted.update(dict.fromkeys(scored(model, form, example.choices) or own))
     parts = []
     listed = list(arms.items())
     for (form, length), questions in asked.items():
@@ -109,14 +139,15 @@ def cut(
 
 
 def _pieces(items: list[Any], least: int, room: int, most: int = 2**63) -> list[list[Any]]:
-    """Cut texts, or (question, answers) pairs, into runs of `room` characters and `most` items at most.
+    """Cut answers, or (question, answers) pairs, into runs of `room` characters and `most` items at most.
 
     A run has `least` items, whatever their size; no items are one empty run.
     """
     runs: list[list[Any]] = [[]]
     left = room
     for item in items:
-        size = len(item) if isinstance(item, str) else len(item[0]) + sum(map(len, item[1]))
+        pair = isinstance(item, tuple) and isinstance(item[0], str)
+        size = len(item[0]) + sum(map(len, item[1])) if pair else len(item)
         if len(runs[-1]) == most or (len(runs[-1]) >= least and size > left):
             runs.append([])
             left = room
@@ -150,7 +181,9 @@ def answer(model: Model, part: Part) -> Answered:
     logprobs: list[tuple[float, ...]] = [()] * len(said)
     if asked:
         prompts = [form.format(part.questions[at]) for at in asked]
-        wanted = [[continuation(form, text) for text in part.answers[at]] for at in asked]
+        wanted = [
+            [continuation(form, one) if isinstance(one, str) else list(one) for one in part.answers[at]] for at in asked
+        ]
         found = iter(score(model, prompts, wanted, part.states)["logprob"].tolist())
         for row in (state * count + at for state in range(len(part.states)) for at in asked):
             logprobs[row] = tuple(next(found) for _ in part.answers[row % count])

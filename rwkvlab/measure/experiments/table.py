@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rwkvlab.measure.experiments.parts import Answered, Part, continuation
+from rwkvlab.measure.experiments.parts import Answer, Answered, Part, continuation, scored
 from rwkvlab.tasks.task import Example, Task
 from rwkvlab.tasks.templates import Template, get_template
 
@@ -31,7 +31,7 @@ def tabulate(
 ) -> pd.DataFrame:
     """Return the table that `Experiment.run` describes; tasks come with how many tokens are written for them."""
     said: dict[Key, str | None] = {}
-    logprobs: dict[Key, dict[str, float]] = {}
+    logprobs: dict[Key, dict[Answer, float]] = {}
     for number, part in enumerate(parts):
         for at, (name, question) in enumerate(part.rows):
             key = (part.template, part.max_tokens, name, question)
@@ -53,7 +53,7 @@ def tabulate(
 
 
 def _rows(
-    task: Task, state: str, said: list[str | None], logprobs: list[dict[str, float]], sizes: _Sizes
+    task: Task, state: str, said: list[str | None], logprobs: list[dict[Answer, float]], sizes: _Sizes
 ) -> list[tuple[Any, ...]]:
     picks: list[int | None] = [None] * len(task)
     if task.kind == "choice":
@@ -64,35 +64,46 @@ def _rows(
         right = task.grade([text or "" for text in said])
     rows = []
     for at, example in enumerate(task):
-        logprob, answer = logprobs[at].get(example.answer, math.nan), example.answer or None
+        scored = sizes.choices(example).get(example.answer, example.answer)
+        logprob, answer = logprobs[at].get(scored, math.nan), example.answer or None
         head = (task.name, state, at, example.prompt, answer, said[at], right[at], logprob)
-        rows.append((*head, task.kind, *sizes.of(example.answer, logprob), picks[at]))
+        rows.append((*head, task.kind, *sizes.of(example.answer, scored, logprob), picks[at]))
     return rows
 
 
 class _Sizes:
-    """Tokens and bytes of answers as they are scored in one template, each counted once."""
+    """Tokens and bytes of answers as they are scored in one template, each counted once; an end is of no bytes."""
 
     def __init__(self, model: Model, form: Template) -> None:
         self._model, self._form = model, form
         self._known: dict[str, tuple[int, int]] = {}
+        self._choices: dict[tuple[str, ...], dict[str, Answer]] = {}
 
-    def count(self, answer: str) -> tuple[int, int]:
+    def choices(self, example: Example) -> dict[str, Answer]:
+        """Return the choices of an example, each with what was scored for it."""
+        if example.choices not in self._choices:
+            found = scored(self._model, self._form, example.choices)
+            self._choices[example.choices] = dict(zip(example.choices, found, strict=True))
+        return self._choices[example.choices]
+
+    def count(self, answer: str, scored: Answer) -> tuple[int, int]:
         if answer not in self._known:
             text = continuation(self._form, answer)
             self._known[answer] = len(self._model.encode(text)), len(text.encode())
-        return self._known[answer]
+        tokens, size = self._known[answer]
+        return tokens if isinstance(scored, str) else len(scored), size
 
-    def of(self, answer: str, logprob: float) -> tuple[int | None, int | None, float]:
+    def of(self, answer: str, scored: Answer, logprob: float) -> tuple[int | None, int | None, float]:
         """Return tokens, bytes and bits per byte; nothing where there is no answer."""
         if not answer:
             return None, None, math.nan
-        tokens, size = self.count(answer)
+        tokens, size = self.count(answer, scored)
         return tokens, size, -logprob / math.log(2) / size
 
 
-def _pick(task: Task, example: Example, logprobs: Mapping[str, float], sizes: _Sizes) -> int:
+def _pick(task: Task, example: Example, logprobs: Mapping[Answer, float], sizes: _Sizes) -> int:
     """Return the index of the most probable choice, the first of equals."""
     unit = {"none": None, "token": 0, "byte": 1}[task.normalise]
-    values = [logprobs[text] / (1 if unit is None else sizes.count(text)[unit]) for text in example.choices]
+    listed = [(text, sizes.choices(example)[text]) for text in example.choices]
+    values = [logprobs[one] / (1 if unit is None else sizes.count(text, one)[unit]) for text, one in listed]
     return values.index(max(values))

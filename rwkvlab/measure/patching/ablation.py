@@ -42,4 +42,4 @@ def ablation_map(
     none = no_place(model.dims)
     choices = torch.cat((torch.stack((none, ~none)), ~places))
     values = judged(model, asked, start, end, choices, "ablation_map")
-    return effects(labels, values[1] - values[2:], values[1] - values[0])
+    return effects(labels, values[1] - values[2:], values[1] - values[0], asked.given)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, show
-from rwkvlab.measure.experiments.parts import continuation
+from rwkvlab.measure.experiments.parts import apart, continuation
 from rwkvlab.model.reading import Prompt, as_list, prompt_ids
 from rwkvlab.model.vocab import END_OF_TEXT
 from rwkvlab.shapes import check_items
@@ -34,13 +34,15 @@ Side = str | Sequence[str] | Task
 class Asked:
     """N prompts with what is judged after each: the two answers of the log-odds, or `call` on the next token's logits.
 
-    ids, wanted and other are token ids, one entry a prompt; kept are the indices of these prompts among those given.
+    ids, wanted and other are token ids, one entry a prompt; kept are the indices of these prompts among the
+    `given` ones.
     """
 
     ids: list[list[int]]
     kept: list[int]
     wanted: list[list[int]]
     other: list[list[int]]
+    given: int
     call: Metric | None = None
 
     def of(self, chosen: Sequence[int]) -> Asked:
@@ -73,15 +75,12 @@ def ask(model: Model, prompt: Any, base: State, donor: State, metric: Any, what:
     ids = [prompt_ids(model, text, "prompt" if len(texts) == 1 else f"prompt[{at}]") for at, text in enumerate(texts)]
     everything = list(range(len(ids)))
     if callable(metric) and not isinstance(metric, Task):
-        return Asked(ids, everything, [], [], metric)
+        return Asked(ids, everything, [], [], len(ids), metric)
     if metric is None:
         wanted, other = (_greedy(model, ids, state, form) for state in (donor, base))
         hint = "give metric=(wanted answer, other answer)"
     else:
-        wanted, other = (
-            _answers(model, side, prompt, texts, f"metric: the {name} answer")
-            for side, name in zip(_sides(metric, prompt), ("wanted", "other"), strict=True)
-        )
+        wanted, other = _pair(model, *_sides(metric, prompt), prompt, texts)
         hint = "give two that differ"
     kept = [at for at in everything if wanted[at] != other[at]]
     if not kept:
@@ -92,7 +91,7 @@ def ask(model: Model, prompt: Any, base: State, donor: State, metric: Any, what:
             f"{what}: {len(ids) - len(kept)} of {len(ids)} prompts are left out, both answers to them are the same",
             stacklevel=3,
         )
-    return Asked(ids, everything, wanted, other).of(kept) if len(kept) < len(ids) else Asked(ids, kept, wanted, other)
+    return Asked(ids, everything, wanted, other, len(ids)).of(kept)
 
 
 def _texts(prompt: Any) -> list[Prompt]:
@@ -122,8 +121,21 @@ def _sides(metric: Any, prompt: Any) -> tuple[Side, Side]:
     return metric[0], metric[1]
 
 
-def _answers(model: Model, side: Any, prompt: Any, texts: list[Prompt], name: str) -> list[list[int]]:
-    """Return the ids of one answer a prompt: one string for all, a string each, or those of a Task."""
+def _pair(model: Model, wanted: Side, other: Side, prompt: Any, texts: list[Prompt]) -> list[list[list[int]]]:
+    """Return the ids of the wanted and of the other answers, one a prompt; with their ends as `apart` gives them."""
+    names = [f"metric: the {name} answer" for name in ("wanted", "other")]
+    written = [_answers(side, prompt, texts, name) for side, name in zip((wanted, other), names, strict=True)]
+    ids = [[prompt_ids(model, text, name) for text in side] for side, name in zip(written, names, strict=True)]
+    task = next((one for one in (prompt, wanted, other) if isinstance(one, Task)), None)
+    end = "" if task is None else get_template(task.template).separator
+    for at, both in enumerate(zip(*written, strict=True)):
+        if ended := apart(model, both, end):
+            ids[0][at], ids[1][at] = map(list, ended)
+    return ids
+
+
+def _answers(side: Any, prompt: Any, texts: list[Prompt], name: str) -> list[str]:
+    """Return one answer a prompt as it is written: one string for all, a string each, or those of a Task."""
     task = side if isinstance(side, Task) else prompt if isinstance(prompt, Task) else None
     if isinstance(side, Task):
         if side.formatted() != texts:
@@ -140,8 +152,7 @@ def _answers(model: Model, side: Any, prompt: Any, texts: list[Prompt], name: st
     if odd := [answer for answer in answers if not isinstance(answer, str) or not answer]:
         raise ArgError(f"{name}: need non-empty strings, got {show(odd[0])}")
     form = get_template(task.template) if task is not None else None
-    written = answers if form is None else [continuation(form, answer) for answer in answers]
-    return [prompt_ids(model, answer, name) for answer in written]
+    return answers if form is None else [continuation(form, answer) for answer in answers]
 
 
 def _greedy(model: Model, ids: list[list[int]], state: State, form: Template | None) -> list[list[int]]:

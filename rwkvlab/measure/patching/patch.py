@@ -35,9 +35,12 @@ def patch_map(
     metric, judged after each prompt, in nats:
     - None: log p(wanted) - log p(other), wanted what the model answers greedily from the donor, other from the base, up
       to 32 tokens, the end of text or the template's stop. Prompts that both answer alike are left out, with a warning.
+      The answers are selected for the difference: each is what its own state prefers, so that a whole way above zero
+      is no evidence of an effect, only its places tell something; give a pair to test whether there is one.
     - a pair (wanted, other): each a string, a list of one string a prompt, or a Task with the same prompts; a single
       Task beside a Task as prompt: its answers against those of the prompt's. Answers are written in the task's
-      template (lead included), or as they are beside plain texts; teacher-forced over all their tokens.
+      template (lead included), or as they are beside plain texts; teacher-forced over all their tokens. Where the
+      tokens of one begin the other's, both have what ends them (the template's separator, else the end of text).
     - a function of the next token's logits [B,vocab] fp32 on the model's device that returns [B] numbers, larger for
       more of the donor; the rows are (start, prompt) pairs in no promised order, and the unit is that of its values.
 
@@ -46,8 +49,9 @@ def patch_map(
     `interval`; nan for a single one), share (effect / the whole way from base to donor, shifts included; nan where that
     is shorter than 0.01), and reverse, reverse_low, reverse_high, reverse_share: what the donor loses with this
     place from the base. Places act together: effects need not sum to the whole, and the two directions need not agree.
-    `attrs` holds whole, whole_low, whole_high, and prompts (how many were judged). Activation patching as in Vig et al.
-    2020 (arXiv 2004.12265), Meng et al. 2022 (arXiv 2202.05262), here at the initial state alone.
+    `attrs` holds whole, whole_low, whole_high, prompts (how many were judged) and given (how many there were).
+    Activation patching as in Vig et al. 2020 (arXiv 2004.12265), Meng et al. 2022 (arXiv 2202.05262), here at the
+    initial state alone.
 
     Raises ArgError, PromptError, MismatchError, NonFiniteError.
     """
@@ -57,8 +61,8 @@ def patch_map(
     none = no_place(model.dims)
     values = judged(model, asked, start, end, torch.cat((torch.stack((none, ~none)), places, ~places)), "patch_map")
     count = len(places)
-    table = effects(labels, values[2 : 2 + count] - values[0], values[1] - values[0])
-    back = effects(labels, values[1] - values[2 + count :], values[1] - values[0])
+    table = effects(labels, values[2 : 2 + count] - values[0], values[1] - values[0], asked.given)
+    back = effects(labels, values[1] - values[2 + count :], values[1] - values[0], asked.given)
     for name in ("effect", "low", "high", "share"):
         table["reverse" if name == "effect" else f"reverse_{name}"] = back[name]
     return table
@@ -86,8 +90,11 @@ def places_of(dims: Dims, per: str) -> tuple[Tensor, pd.DataFrame]:
     return places, pd.DataFrame(labels)
 
 
-def effects(labels: pd.DataFrame, gained: np.ndarray, whole: np.ndarray) -> pd.DataFrame:
-    """Return `labels` with effect, low, high and share of gains [P,N] over prompts; whole [N] is the whole way."""
+def effects(labels: pd.DataFrame, gained: np.ndarray, whole: np.ndarray, given: int) -> pd.DataFrame:
+    """Return `labels` with effect, low, high and share of gains [P,N] over prompts; whole [N] is the whole way.
+
+    given: how many prompts there were.
+    """
     low, high = intervals(gained)
     (whole_low,), (whole_high,) = intervals(whole[None])
     table = labels.assign(effect=gained.mean(axis=1), low=low, high=high, share=share(gained.mean(axis=1), whole))
@@ -96,6 +103,7 @@ def effects(labels: pd.DataFrame, gained: np.ndarray, whole: np.ndarray) -> pd.D
         "whole_low": float(whole_low),
         "whole_high": float(whole_high),
         "prompts": whole.size,
+        "given": given,
     }
     return table
 

@@ -77,7 +77,7 @@ def smallest_set(
     table = labels.iloc[order].reset_index(drop=True)
     table.insert(0, "size", np.arange(1, len(order) + 1))
     table = _beside_random(table, values, sets)
-    table.attrs |= {"chosen_on": len(choosing.ids), "held_out": held is not choosing}
+    table.attrs |= {"given": asked.given, "chosen_on": len(choosing.ids), "held_out": held is not choosing}
     return table
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, Cancelled, NonFiniteError, show
-from rwkvlab.measure.experiments.parts import check_tasks, continuation
+from rwkvlab.measure.experiments.parts import continuation
 from rwkvlab.measure.interval import interval
-from rwkvlab.measure.sweeps.asked import KINDS, batches, outcomes, questions_of
+from rwkvlab.measure.sweeps.asked import asks_of, batches, listed_tasks, outcomes, questions_of
 from rwkvlab.measure.sweeps.mixture import Heard, Voice, listen, rows_at_once
 from rwkvlab.model.chat import choose_template
 from rwkvlab.shapes import check_items, check_range
@@ -22,7 +21,7 @@ from rwkvlab.states.controls import random_like
 from rwkvlab.states.fits import check_fits
 from rwkvlab.states.state import State
 from rwkvlab.tasks.task import Task
-from rwkvlab.tasks.templates import Template
+from rwkvlab.tasks.templates import Template, get_template
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
@@ -32,12 +31,15 @@ ARMS = BLEND, MIX, OTHER, ZERO_TO_A, A_TO_RANDOM = (
 )  # fmt: skip
 SPARE = 4  # tokens that an answer may be longer than the longest right one
 VALUES = ("accuracy", "logodds", "kl")
-COLUMNS = ("arm", "t", "task", "examples", *(f"{v}{end}" for v in VALUES for end in ("", "_low", "_high")), "logprob")
+COLUMNS = (
+    *("arm", "t", "task", "examples"),
+    *(f"{v}{end}" for v in VALUES for end in ("", "_low", "_high")),
+    *("logprob", "logodds_examples"),
+)
 How = Callable[[State, State, float], State]
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
     """One point of one arm: from `start` to `end` at t; end None is that the logits of a and b are mixed."""
 
     arm: str
@@ -65,15 +67,18 @@ def sweep(
     `lambda a, b, t: lerp(a, b, t, extrapolate=True)`. The arms: "blend"; and with controls "mix of logits" (no state is
     blended: at every token the logits are (1 - t) those from a + t those from b, both having read the same), "another
     seed" (how(a, other, t), where other is given: a state of b's task from another seed), "zero to a" and "a to random"
-    (how(a, random_like(b, seed), t)). Left out are "zero to a" where an a is zero, and "a to random" where a b is.
+    (how(a, random_like(b, seed + pair), t): each pair has a random state of its own, so that its interval holds the
+    draw; of one pair it is one draw). Left out are "zero to a" where an a is zero, and "a to random" where a b is.
 
     Returns one row an (arm, t, task): arm, t, task, examples (how many), accuracy (share of right answers, written
-    greedily, or chosen, as in `Experiment`), logodds (of the right answer against its other choices, or against the
-    answers that the other tasks want to the same prompt, ln p - ln sum of theirs; ln p - ln(1 - p) where there are
-    none; nats), kl (mean over the right answer's
-    tokens, teacher-forced, of KL(this start ‖ start a), nats a token), each with _low and _high, and logprob (natural,
-    of the right answer). These are means over examples and seeds; low and high are 95 % intervals of the mean, over
-    examples and, with several seeds, over seeds too; nan for a single example. Log-odds move where the argmax does not:
+    greedily, or chosen, as in `Experiment`), logodds (of the right answer, nats), kl (mean over the right answer's
+    tokens, teacher-forced, of KL(this start ‖ start a), nats a token), each with _low and _high, logprob (natural, of
+    the right answer) and logodds_examples (how many logodds is of). logodds is ln p - ln sum of its other choices, or
+    of what the other tasks want to the same prompt, where they ask at least half of the task's prompts; else ln p -
+    ln(1 - p). An example that is then set against nothing, or against its own answer alone, is left out of it. Where
+    the tokens of one such answer begin another's, all are scored with what ends them (the template's separator, else
+    the end of text): the odds of "ab" against "abc" would be positive from every state. These are means over examples
+    and seeds, with 95 % intervals (`interval`), nan for a single example. Log-odds move where the argmax does not:
     accuracy alone makes any way look like a switch.
 
     All points of a prompt run in one batch, as far as the states fit in memory; a bar shows after two seconds. Raises
@@ -82,18 +87,18 @@ def sweep(
     """
     if not callable(how):
         raise ArgError(f"how: need a function of (a, b, t), such as lerp or slerp, got {show(how)}")
-    steps = _steps(ts, how)
-    check_range("seed", seed, 0, 2**62, whole=True)
-    listed = _tasks(tasks)
-    ends = _paired(model, a, b, other)
-    arms, measured = _arms(ends, controls), []
     try:
+        steps = _steps(ts, how)
+        check_range("seed", seed, 0, 2**62, whole=True)
+        listed = listed_tasks(tasks)
+        ends = _paired(model, a, b, other)
+        arms, measured = _arms(ends, controls), []
         for number, (start, end, twin) in enumerate(ends):
             points = _points(model, arms, steps, (start, end, twin), seed + number)
             measured.append(_measure(model, listed, points, start, end, how))
+        return _table(points, listed, [np.stack(seeds) for seeds in zip(*measured, strict=True)])
     except KeyboardInterrupt:
         raise Cancelled("sweep: interrupted; nothing is kept, run it again") from None
-    return _table(points, listed, [np.stack(seeds) for seeds in zip(*measured, strict=True)])
 
 
 def _arms(ends: list[tuple[State, State, State | None]], controls: bool) -> list[str]:
@@ -119,11 +124,12 @@ def _points(
 
 def _measure(model: Model, tasks: list[Task], points: list[_Point], a: State, b: State, how: How) -> list[np.ndarray]:
     """Return for each task right, log-odds, KL and log-probability, [4,P,N], of every point and example."""
-    asked = questions_of(tasks)
+    asks = asks_of(model, tasks)
+    asked = questions_of(tasks, asks)
     for form in asked:
         choose_template(form, [a, b])  # warns of a state that was tuned for another
-    answers = [(form, text) for form, questions in asked.items() for texts in questions.values() for text in texts]
-    longest = max(len(model.encode(continuation(form, text))) for form, text in answers)
+    texts = {(task.template, text) for task in tasks for one in task for text in (one.answer, *one.choices)}
+    longest = max(len(model.encode(continuation(get_template(form), text))) for form, text in texts)
     found: dict[tuple[Template, str], list[Heard]] = {}
     most = rows_at_once(model) - 2
     blocks = [points[at : at + most] for at in range(0, len(points), most)]
@@ -141,7 +147,10 @@ def _measure(model: Model, tasks: list[Task], points: list[_Point], a: State, b:
                 for question, heard in zip(part, said, strict=True):
                     found.setdefault((form, question), []).append(heard)
                 bar.update()
-    return [outcomes(model, task, tasks, found) for task in tasks]
+    return [
+        outcomes(model, task, examples, asked[get_template(task.template)], found)
+        for task, examples in zip(tasks, asks, strict=True)
+    ]
 
 
 def _blended(how: How, start: State, end: State, t: float) -> State:
@@ -159,18 +168,10 @@ def _table(points: list[_Point], tasks: list[Task], measured: list[np.ndarray]) 
             row: list[object] = [point.arm, point.t, task.name, len(task)]
             for part in range(3):
                 table = values[:, part, number]  # [seeds,N]
-                row += [float(table.mean()), *interval(table, outcomes=part == 0)]
-            rows.append((*row, float(values[:, 3, number].mean())))
+                table = table[:, ~np.isnan(table).any(axis=0)]  # some have no log-odds
+                row += [float(table.mean()), *interval(table, outcomes=part == 0)] if table.size else [np.nan] * 3
+            rows.append((*row, float(values[:, 3, number].mean()), int((~np.isnan(values[0, 1, number])).sum())))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _tasks(tasks: Task | Sequence[Task]) -> list[Task]:
-    listed = check_tasks(tasks)
-    for task in listed:
-        if task.kind not in KINDS:
-            kinds = ", ".join(KINDS)
-            raise ArgError(f"task {show(task.name)}: need one with right answers ({kinds}), got {show(task.kind)}")
-    return listed
 
 
 def _paired(model: Model, a: object, b: object, other: object) -> list[tuple[State, State, State | None]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rwkvlab.errors import NonFiniteError
-from rwkvlab.measure.experiments.parts import continuation
+from rwkvlab.measure.experiments.parts import Answer, continuation
 from rwkvlab.model.parts import Flow
 from rwkvlab.model.reading import prompt_ids
 from rwkvlab.model.stream import TextStream, Trim
@@ -57,7 +57,7 @@ def rows_at_once(model: Model) -> int:
 def listen(
     model: Model,
     form: Template,
-    questions: Mapping[str, Sequence[str]],
+    questions: Mapping[str, Sequence[Answer]],
     states: Sequence[State],
     voices: Sequence[Voice],
     max_tokens: int,
@@ -69,9 +69,9 @@ def listen(
     """
     ids = [prompt_ids(model, form.format(question)) for question in questions]
     jobs = [
-        (at, prompt_ids(model, continuation(form, text)))
-        for at, texts in enumerate(questions.values())
-        for text in texts
+        (at, prompt_ids(model, continuation(form, one)) if isinstance(one, str) else list(one))
+        for at, answers in enumerate(questions.values())
+        for one in answers
     ]
     width = len(ids)
     with torch.no_grad():

@@ -6,6 +6,7 @@ import warnings
 import pandas as pd
 import pytest
 
+from rwkvlab.bundled.shelf import bundled
 from rwkvlab.errors import ArgError, Cancelled, MismatchError, NonFiniteError
 from rwkvlab.measure.experiments import parts as experiment_parts
 from rwkvlab.measure.experiments.controls import controlled
@@ -95,13 +96,32 @@ def test_a_choice_is_the_most_probable_one_by_its_measure(tiny, states, normalis
     task = Task("which", ["one?", "two?"], ["é", "q"], kind="choice", choices=choices, normalise=normalise)
     rows = Experiment(tiny, states, task).run()
     for row in rows.itertuples():
-        scored = tiny.score(row.prompt, list(choices[row.example]), states[row.state])
+        listed = [tiny.encode(choice) for choice in choices[row.example]]
+        if row.example:  # "xyz" begins "xyzq"
+            listed = [[*ids, 0] for ids in listed]
+        scored = tiny.score(row.prompt, listed, states[row.state])
         sizes = 1 if normalise == "none" else [len(choice.encode()) for choice in choices[row.example]]
+        sizes = [len(ids) for ids in listed] if normalise == "token" else sizes
         best = (scored["logprob"] / sizes).idxmax()
         assert (row.choice, row.said) == (best, choices[row.example][best])
         assert row.right == (row.said == row.answer)
         assert row.logprob == pytest.approx(scored["logprob"][choices[row.example].index(row.answer)], abs=1e-3)
     assert rows["right"].dtype == bool
+
+
+def test_a_choice_that_another_begins_with_can_be_the_most_probable():
+    model, shelf = bundled()
+    prompts, answers, choices = ["abcd>", "wxyz>"], ["abcd", "wxyz"], [("abc", "abcd"), ("wxy", "wxyz")]
+    choice = Task("choice", prompts, answers, kind="choice", choices=choices)
+    alone = Task("alone", prompts, answers)  # the same answers, scored without an end
+    rows = Experiment(model, {"copy": shelf["copy"]}, [choice, alone]).run()
+    assert rows["right"].all() and rows["said"].tolist() == answers * 2
+    assert rows["tokens"].tolist() == [5, 5, 4, 4] and rows["bytes"].eq(4).all()
+    ended = model.score(prompts, [[*model.encode(answer), 0] for answer in answers], shelf["copy"])["logprob"]
+    assert rows["logprob"][:2].tolist() == pytest.approx(ended.tolist(), abs=1e-4)
+    assert rows["logprob"][2:].tolist() == pytest.approx(
+        model.score(prompts, answers, shelf["copy"])["logprob"].tolist()
+    )
 
 
 def test_the_measure_of_a_choice_counts_in_the_tokens_that_were_scored(tiny, states):

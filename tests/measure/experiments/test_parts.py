@@ -5,9 +5,10 @@ import pytest
 from rwkvlab.errors import ArgError
 from rwkvlab.measure.experiments import parts as experiment_parts
 from rwkvlab.measure.experiments.experiment import Experiment
-from rwkvlab.measure.experiments.parts import cut
+from rwkvlab.measure.experiments.parts import apart, cut, scored
 from rwkvlab.measure.sweeps.curve import sweep
 from rwkvlab.tasks.task import Task, text_task
+from rwkvlab.tasks.templates import get_template
 
 ARMS = {f"s{i}": None for i in range(5)}
 
@@ -60,3 +61,20 @@ def test_two_tasks_of_one_name_are_refused_since_tables_tell_them_apart_by_it(ti
     ):
         with pytest.raises(ArgError, match=r"tasks: two are called 'arc'; give load_task\(…, name=…\)"):
             refused()
+
+
+def test_answers_of_which_one_begins_another_get_their_end(tiny):
+    encode = tiny.encode
+    assert apart(tiny, ["ab", "ac", "b"], "\n") is apart(tiny, ["ab", "ab"], "\n") is apart(tiny, [], "") is None
+    assert apart(tiny, ["ab", "x", "abc"], "\n") == [tuple(encode(text)) for text in ("ab\n", "x\n", "abc\n")]
+    for end in ("", "c"):  # nothing, or what is in the other answer too
+        assert apart(tiny, ["ab", "abcd"], end) == [(*encode(text + end), 0) for text in ("ab", "abcd")]
+    world = [tuple(encode(f" {text}\n\n")) for text in ("ab", "abc")]
+    assert scored(tiny, get_template("world"), ["ab", "abc"]) == world
+    assert scored(tiny, get_template("world"), ["ab", "cab"]) == ["ab", "cab"]
+
+
+def test_tokens_that_differ_need_no_end(tiny, monkeypatch):
+    whole = {"ab": [1], "abc": [2]}
+    monkeypatch.setattr(type(tiny), "encode", lambda _, text: whole[text])
+    assert apart(tiny, ["ab", "abc"], "") is None

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from rwkvlab.bundled import bundled
 from rwkvlab.errors import ArgError, NonFiniteError
+from rwkvlab.measure.patching import metric as patch_metric
 from rwkvlab.measure.patching.patch import patch_map
 from rwkvlab.tasks.task import Task
 
@@ -86,8 +88,6 @@ def test_a_metric_that_is_not_finite_is_named_with_its_prompt(tiny, random_state
 
 
 def test_an_answer_that_goes_on_where_the_other_ends_differs_from_it(tiny, random_state, monkeypatch):
-    from rwkvlab.measure.patching import metric as patch_metric
-
     class One:
         def __init__(self, tokens, finish):
             self.tokens, self.finish = tokens, finish
@@ -109,3 +109,27 @@ def test_a_stopped_generation_stops_the_map(tiny, random_state, monkeypatch):
     monkeypatch.setattr(type(tiny), "generate_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         patch_map(tiny, "ab", None, random_state())
+
+
+def test_where_one_answer_begins_the_other_the_whole_way_follows_the_states():
+    model, shelf = bundled()
+    prompts = ["abcd>", "wxyz>"]
+    full, short = ["abcd", "wxyz"], ["abc", "wxy"]
+    got = patch_map(model, prompts, None, shelf["copy"], metric=(full, short), per="layer")
+    ends = [[[*model.encode(answer), 0] for answer in side] for side in (full, short)]
+    want = [
+        np.subtract(*(model.score(prompts, side, state)["logprob"] for side in ends)) for state in (None, shelf["copy"])
+    ]
+    assert got.attrs["whole"] == pytest.approx((want[1] - want[0]).mean(), abs=1e-4)
+    assert want[1].min() > 3  # without their ends "abc" is before "abcd" from every state
+    task, other = (Task(str(side), prompts, side, template="world") for side in (full, short))
+    asked = patch_metric.ask(model, task, model.zero(), shelf["copy"], (task, other), "here")
+    assert asked.wanted == [model.encode(f" {answer}\n\n") for answer in full]
+    assert asked.other == [model.encode(f" {answer}\n\n") for answer in short]
+
+
+def test_prompts_that_were_given_are_counted(tiny, random_state):
+    with pytest.warns(UserWarning, match="1 of 3 prompts"):
+        table = patch_map(tiny, PROMPTS, None, random_state(), metric=(["x", "y", "q"], "y"))
+    assert (table.attrs["prompts"], table.attrs["given"]) == (2, 3)
+    assert patch_map(tiny, "a", None, random_state(), metric=lambda logits: logits[:, 3]).attrs["given"] == 1

@@ -18,7 +18,7 @@ from rwkvlab.states.state import State
 from rwkvlab.tasks.builtin import micro_tasks
 
 PROMPTS = ["ab", "c", "a longer one", "de"]
-PAIR = (["x", "yz", "q", "uvw"], ["yy", "x", "abc", "u"])
+PAIR = (["x", "yz", "q", "uvw"], ["yy", "x", "abc", "w"])
 GEOMETRIES = {
     "x070": ({"H": 2, "K": 16, "V": 16, "C": 32, "ffn": 64}, {"w": 4, "a": 4, "v": 4, "g": 4}),
     "x060": ({"H": 3, "K": 8, "V": 8, "C": 24, "ffn": 56}, {"maa": 3, "decay": 5}),

@@ -10,7 +10,7 @@ from rwkvlab.bundled.shelf import bundled
 from rwkvlab.errors import ArgError, Cancelled, MismatchError, NonFiniteError
 from rwkvlab.measure.along import along
 from rwkvlab.measure.experiments.experiment import Experiment
-from rwkvlab.measure.sweeps import mixture
+from rwkvlab.measure.sweeps import curve, mixture
 from rwkvlab.measure.sweeps.curve import A_TO_RANDOM, ARMS, BLEND, COLUMNS, MIX, OTHER, ZERO_TO_A, sweep
 from rwkvlab.model.engine import load_model
 from rwkvlab.model.random_weights import random_weights
@@ -82,9 +82,35 @@ def test_log_odds_are_against_what_the_other_tasks_want_or_against_all_else(tiny
         return math.exp(tiny.score(prompt, answer, half)["logprob"][0])
 
     x, q, yz, w, uvw = (p(*pair) for pair in (("ab", "x"), ("ab", "q"), ("c", "yz"), ("defg", "w"), ("defg", "uvw")))
-    one = [math.log(x / q), math.log(yz / (1 - yz)), math.log(w / uvw)]
-    assert at(table, BLEND, 0.5, "one")["logodds"] == pytest.approx(np.mean(one), abs=1e-4)
-    assert at(table, BLEND, 0.5, "two")["logodds"] == pytest.approx(-(one[0] + one[2]) / 2, abs=1e-4)
+    one = [math.log(x / q), math.log(w / uvw)]  # "c" is asked by one task alone, and left out
+    rows = [at(table, BLEND, 0.5, name) for name in ("one", "two")]
+    assert [row["logodds"] for row in rows] == pytest.approx([np.mean(one), -np.mean(one)], abs=1e-4)
+    assert [(row["examples"], row["logodds_examples"]) for row in rows] == [(3, 2), (2, 2)]
+    # where the others ask less than half of its prompts, all of them are against all else
+    few = sweep(tiny, [TASKS[0], Task("few", ["ab"], ["q"])], a, b, [0.5], controls=False)
+    rest = [math.log(odds / (1 - odds)) for odds in (x, yz, w)]
+    assert at(few, BLEND, 0.5, "one")["logodds"] == pytest.approx(np.mean(rest), abs=1e-4)
+    assert few["logodds_examples"].tolist() == [3, 1]
+
+
+def test_where_one_answer_begins_the_other_the_odds_follow_the_state():
+    model, shelf = bundled()
+    prompts = ["abcd>", "wxyz>"]
+    tasks = [Task("short", prompts, ["abc", "wxy"]), Task("full", prompts, ["abcd", "wxyz"])]
+    table = sweep(model, tasks, None, shelf["copy"], [1], controls=False).set_index("task")
+    assert table.loc["full", "logodds"] > 3 and table.loc["short", "logodds"] < -3
+    ends = [[[*model.encode(answer), 0] for answer in pair] for pair in (("abc", "abcd"), ("wxy", "wxyz"))]
+    scored = model.score(prompts, ends, shelf["copy"])["logprob"].to_numpy().reshape(2, 2)
+    assert table.loc["full", "logodds"] == pytest.approx((scored[:, 1] - scored[:, 0]).mean(), abs=1e-4)
+    assert table.loc["full", "logprob"] == pytest.approx(scored[:, 1].mean(), abs=1e-4)
+
+
+def test_each_pair_of_seeds_has_a_random_state_of_its_own(tiny, random_state):
+    a, b = [random_state("a", 1)] * 3, random_state("b")
+    table = sweep(tiny, TASKS[1], a, b, [1], seed=5)
+    row = at(table, A_TO_RANDOM, 1, "two")
+    kl = [at(sweep(tiny, TASKS[1], a[0], b, [1], seed=5 + n), A_TO_RANDOM, 1, "two")["kl"] for n in range(3)]
+    assert row["kl"] == pytest.approx(np.mean(kl), abs=1e-5) and np.ptp(kl) > 0.01
 
 
 @pytest.mark.parametrize("normalise", ["none", "token", "byte"])
@@ -112,11 +138,16 @@ def test_log_odds_of_a_choice_are_against_all_its_other_choices(tiny, random_sta
     assert table["logodds"][0] == pytest.approx(odds, abs=1e-4)
 
 
-def test_a_rival_that_wants_the_same_is_none(tiny, random_state):
-    same = Task("same", ["ab"], ["x"])
-    alone = sweep(tiny, Task("one", ["ab"], ["x"]), None, random_state(), [0.5], controls=False)
-    both = sweep(tiny, [Task("one", ["ab"], ["x"]), same], None, random_state(), [0.5], controls=False)
-    assert both["logodds"].tolist() == pytest.approx([alone["logodds"][0]] * 2, abs=1e-9)
+def test_an_example_whose_rival_wants_the_same_has_no_log_odds(tiny, random_state):
+    same, b = Task("same", ["ab", "c"], ["x", "q"]), random_state()
+    alone = sweep(tiny, Task("one", ["ab"], ["x"]), None, b, [0.5], controls=False)
+    both = sweep(tiny, [Task("one", ["ab", "c"], ["x", "y"]), same], None, b, [0.5], controls=False)
+    odds = np.subtract(*tiny.score("c", ["y", "q"], lerp(tiny.zero(), b, 0.5))["logprob"])
+    assert both["logodds"].tolist() == pytest.approx([odds, -odds], abs=1e-4)
+    assert both["logodds_examples"].tolist() == [1, 1] and both["examples"].tolist() == [2, 2]
+    none = sweep(tiny, [Task("one", ["ab"], ["x"]), Task("two", ["ab"], ["x"])], None, b, [0.5], controls=False)
+    assert none[["logodds", "logodds_low", "logodds_high"]].isna().all(axis=None)
+    assert none["logodds_examples"].eq(0).all() and none["logprob"].notna().all()
     p = math.exp(alone["logprob"][0])
     assert alone["logodds"][0] == pytest.approx(math.log(p / (1 - p)), abs=1e-6)
 
@@ -260,12 +291,17 @@ def test_the_blend_gets_there_and_the_random_way_does_not():
     assert at(table, A_TO_RANDOM, 1, "reverse")["accuracy"] < 0.4
 
 
-def test_ctrl_c_is_said_in_one_line(tiny, random_state):
+def test_ctrl_c_is_said_in_one_line(tiny, random_state, monkeypatch):
     def how(a, b, t):
         raise KeyboardInterrupt
 
     with pytest.raises(Cancelled, match="sweep: interrupted"):
         sweep(tiny, TASKS, None, random_state(), [0, 1], how=how)
+    for name in ("check_fits", "interval", "asks_of"):  # at the door, in the middle and at the end
+        with monkeypatch.context() as patched:
+            patched.setattr(curve, name, lambda *_, **__: how(0, 0, 0))
+            with pytest.raises(Cancelled, match="sweep: interrupted"):
+                sweep(tiny, TASKS, None, random_state(), [0, 1])
 
 
 @pytest.mark.parametrize("ts", [[], ["half"], [math.nan], [None], None, "0.5"])
