@@ -58,7 +58,7 @@ def head_distance(
 
 def floor_pairs(what: str, floor: Any, a: State, b: State) -> list[Pair]:
     """Return the pairs of states whose distances make a noise floor; raises ArgError, MismatchError."""
-    pairs = []
+    pairs: list[Pair] = []
     for at, item in enumerate(check_items("floor", floor)):
         alone = not isinstance(item, (tuple, list))
         pair = (item, item) if alone else tuple(item)
