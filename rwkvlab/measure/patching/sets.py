@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from itertools import chain, combinations
+from math import comb
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,17 +41,18 @@ def smallest_set(
 ) -> pd.DataFrame:
     """Add the donor's heads to the base one by one, each time the one that gains most, until they carry the effect.
 
-    prompt and metric are those of `patch_map`. The prompts are split in halves, seeded: heads are chosen on one and
-    every number is reported on the other, so that what was picked by chance does not look like an effect; a single
-    prompt serves for both, with a warning. until: stop at this share of the whole way, on the half that chooses (None:
-    never). most: stop at this many heads. candidates: only these many heads with the largest effect alone are tried.
-    sets: how many random sets of the same size stand beside, from all heads, seeded.
+    prompt and metric are those of `patch_map`. The distinct prompts are split in halves, seeded (a repeated one stays
+    on its side): heads are chosen on one and every number is reported on the other, so that what was picked by chance
+    does not look like an effect; a single distinct prompt serves for both, with a warning. until: stop at this share of
+    the whole way, on the half that chooses (None: never). most: stop at this many heads. candidates: only these many
+    heads with the largest effect alone are tried. sets: how many random sets of the same size stand beside, seeded: no
+    set twice, of the same candidates; all sets of a size where there are not more than this.
 
     Returns one row a size: size (from 1), layer, head (the one added), effect (nats gained by the base with all heads
     so far from the donor, mean over prompts), share (of the whole way, shifts included; above 1 is possible), random
-    (the mean effect of the random sets of this size), random_low, random_high (95 % of these sets lie between). `attrs`
-    holds whole, whole_low, whole_high, prompts (of the half reported), chosen_on (prompts of the half that chose) and
-    held_out (False for a single prompt).
+    (the mean effect of the random sets of this size), random_low, random_high (95 % of these sets lie between) and
+    random_sets (how many they are). `attrs` holds whole, whole_low, whole_high, prompts (of the half reported), given
+    (all of them), chosen_on (prompts of the half that chose) and held_out (False for a single distinct prompt).
 
     A greedy choice is not the best one: heads interact, one that does nothing alone may be needed beside another, and
     the order tells when a head was added, not how much it matters. Raises ArgError as `patch_map` does, and where the
@@ -64,30 +67,34 @@ def smallest_set(
     goal = np.inf if until is None else check_range("until", until, 0, 1e6)
     asked = ask(model, prompt, start, end, metric, NAME)
     choosing, held = _halves(asked, seed)
-    if len(asked.ids) == 1:
-        warnings.warn(f"{NAME}: one prompt: heads are chosen and reported on the same; give several", stacklevel=2)
-    order = _greedy(model, choosing, start, end, heads, int(candidates), most, goal)
+    if held is choosing:
+        warnings.warn(
+            f"{NAME}: one distinct prompt: heads are chosen and reported on the same; give several", stacklevel=2
+        )
+    order, pool = _greedy(model, choosing, start, end, heads, int(candidates), most, goal)
     none = no_place(model.dims)
     ends = torch.stack((none, ~none))
     rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(len(heads))[: len(order)].tolist() for _ in range(sets)]
-    growing = torch.cat([_growing(heads, one) for one in (order, *drawn)])  # [(1 + sets) * sizes, L*H + 2]
+    drawn = [_drawn(pool, size, int(sets), rng) for size in range(1, len(order) + 1)]
+    chosen = [order[:size] for size in range(1, len(order) + 1)]
+    growing = torch.stack([heads[list(one)].any(dim=0) for one in (*chosen, *chain(*drawn))])  # [sets, L*H + 2]
     different, back = torch.cat((ends, growing)).unique(dim=0, return_inverse=True)
     values = judged(model, held, start, end, different, NAME)[back.numpy()]  # [2 + …, prompts]
     table = labels.iloc[order].reset_index(drop=True)
     table.insert(0, "size", np.arange(1, len(order) + 1))
-    table = _beside_random(table, values, sets)
+    table = _beside_random(table, values, [len(some) for some in drawn])
     table.attrs |= {"given": asked.given, "chosen_on": len(choosing.ids), "held_out": held is not choosing}
     return table
 
 
-def _beside_random(table: pd.DataFrame, values: np.ndarray, sets: int) -> pd.DataFrame:
-    """Add what `values` tell: those of base, donor, the chosen sets, and `sets` times as many random ones."""
+def _beside_random(table: pd.DataFrame, values: np.ndarray, sets: list[int]) -> pd.DataFrame:
+    """Add what `values` tell: those of base, donor, the chosen sets, and `sets` random ones of each size."""
     whole = values[1] - values[0]
-    gains = (values[2:] - values[0]).mean(axis=1).reshape(1 + sets, len(table))
-    low, high = np.quantile(gains[1:], (0.025, 0.975), axis=0)
-    table = table.assign(effect=gains[0], share=share(gains[0], whole), random=gains[1:].mean(axis=0))
-    table = table.assign(random_low=low, random_high=high)
+    gains = (values[2:] - values[0]).mean(axis=1)
+    effect, *drawn = np.split(gains, np.cumsum([len(table), *sets[:-1]]))
+    low, high = np.array([np.quantile(some, (0.025, 0.975)) for some in drawn]).T
+    table = table.assign(effect=effect, share=share(effect, whole), random=[some.mean() for some in drawn])
+    table = table.assign(random_low=low, random_high=high, random_sets=sets)
     (whole_low,), (whole_high,) = intervals(whole[None])
     table.attrs = {"whole": float(whole.mean()), "whole_low": float(whole_low), "whole_high": float(whole_high)}
     table.attrs["prompts"] = whole.size
@@ -95,18 +102,32 @@ def _beside_random(table: pd.DataFrame, values: np.ndarray, sets: int) -> pd.Dat
 
 
 def _halves(asked: Asked, seed: int) -> tuple[Asked, Asked]:
-    """Return the prompts to choose on and those to report on, the same where there is only one."""
-    count = len(asked.ids)
-    if count == 1:
+    """Return the prompts to choose on and those to report on, the same where all are one."""
+    same: dict[tuple[int, ...], list[int]] = {}
+    for at, ids in enumerate(asked.ids):
+        same.setdefault(tuple(ids), []).append(at)
+    groups = list(same.values())
+    if len(groups) == 1:
         return asked, asked
-    order = np.random.default_rng(seed).permutation(count)
-    return asked.of(sorted(order[: count // 2])), asked.of(sorted(order[count // 2 :]))
+    order, half = np.random.default_rng(seed).permutation(len(groups)), len(groups) // 2
+    choosing, held = (asked.of(sorted(chain(*(groups[at] for at in some)))) for some in (order[:half], order[half:]))
+    return choosing, held
+
+
+def _drawn(pool: list[int], size: int, sets: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Return `sets` different sets of so many of the pool, or all there are."""
+    if comb(len(pool), size) <= sets:
+        return list(combinations(sorted(pool), size))
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < sets:
+        found[tuple(sorted(rng.choice(pool, size, replace=False).tolist()))] = None
+    return list(found)
 
 
 def _greedy(
     model: Model, asked: Asked, base: State, donor: State, heads: Tensor, candidates: int, most: int, goal: float
-) -> list[int]:
-    """Return the heads in the order in which they are added."""
+) -> tuple[list[int], list[int]]:
+    """Return the heads in the order in which they are added, and all the candidates."""
     none = no_place(model.dims)
     values = judged(model, asked, base, donor, torch.cat((torch.stack((none, ~none)), heads)), NAME).mean(axis=1)
     start, whole, gains = values[0], values[1] - values[0], values[2:] - values[0]
@@ -116,7 +137,7 @@ def _greedy(
             " donor, or give another metric or more prompts"
         )
     left = np.argsort(-gains, kind="stable")[:candidates].tolist()
-    chosen = [left.pop(0)]
+    pool, chosen = list(left), [left.pop(0)]
     reached = gains[chosen[0]]
     while left and len(chosen) < most and reached / whole < goal:
         tried = heads[left] | heads[chosen].any(dim=0)
@@ -124,9 +145,4 @@ def _greedy(
         best = int(gains.argmax())
         reached = gains[best]
         chosen.append(left.pop(best))
-    return chosen
-
-
-def _growing(heads: Tensor, order: list[int]) -> Tensor:
-    """Return the choices of the first head, the first two, … of `order`."""
-    return heads[order].int().cumsum(dim=0).bool()
+    return chosen, pool

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -84,9 +85,9 @@ def test_heads_are_chosen_on_one_half_and_reported_on_the_other(model, pair, mon
 def test_random_sets_are_seeded_and_of_the_same_size(model, pair):
     base, donor = pair
     settings = {"metric": PAIR, "until": None, "sets": 200}
-    with pytest.warns(UserWarning, match="smallest_set: one prompt"):
+    with pytest.warns(UserWarning, match="smallest_set: one distinct prompt"):
         table = smallest_set(model, "ab", base, donor, **settings)
-    with pytest.warns(UserWarning, match="smallest_set: one prompt"):
+    with pytest.warns(UserWarning, match="smallest_set: one distinct prompt"):
         again = smallest_set(model, "ab", base, donor, **settings)
     assert again.equals(table) and not table.attrs["held_out"]
     start = log_odds(model, base, ["ab"]).item()
@@ -94,13 +95,41 @@ def test_random_sets_are_seeded_and_of_the_same_size(model, pair):
     for row in table[table["size"].isin([1, 2, 7])].itertuples():
         sets = list(itertools.combinations(places, row.size))
         gains = [log_odds(model, splice(base, donor, some), ["ab"]).item() - start for some in sets]
-        error = np.std(gains) / 200**0.5
-        assert row.random == pytest.approx(np.mean(gains), abs=4 * error)
-        assert min(gains) - 1e-4 <= row.random_low <= row.random <= row.random_high <= max(gains) + 1e-4
-        if row.size != 2:  # each of the eight sets is drawn far more often than one time in forty
-            assert (row.random_low, row.random_high) == pytest.approx((min(gains), max(gains)), abs=1e-4)
+        # fewer than 200: they are all there, each once
+        assert row.random_sets == len(sets) and row.random == pytest.approx(np.mean(gains), abs=1e-4)
+        low, high = np.quantile(gains, (0.025, 0.975))
+        assert (row.random_low, row.random_high) == pytest.approx((low, high), abs=1e-4)
     single = smallest_set(model, PROMPTS, base, donor, metric=PAIR, until=None, sets=1)
     assert single["random"].equals(single["random_low"]) and single["random"].equals(single["random_high"])
+
+
+def test_random_sets_are_different_and_of_the_same_candidates(model, pair, monkeypatch):
+    seen = []
+    real = patch_sets._drawn
+    monkeypatch.setattr(patch_sets, "_drawn", lambda *args: seen.append((args[0], real(*args))) or seen[-1][1])
+    table = smallest_set(model, PROMPTS, *pair, metric=PAIR, until=None, candidates=6, sets=18)
+    pool = set(table["layer"] * 4 + table["head"])
+    assert len(pool) == len(table) == 6
+    for size, (given, drawn) in enumerate(seen, 1):
+        assert set(given) == pool and {len(set(one)) for one in drawn} == {size}
+        assert set().union(*drawn) <= pool
+        assert len(drawn) == len({frozenset(one) for one in drawn}) == min(18, math.comb(6, size))
+    assert table["random_sets"].tolist() == [6, 15, 18, 15, 6, 1]
+    assert table["random"].iloc[-1] == pytest.approx(table["effect"].iloc[-1], abs=1e-4)
+
+
+def test_a_repeated_prompt_stays_on_its_side(model, pair, monkeypatch):
+    seen = []
+    real = patch_sets.judged
+    monkeypatch.setattr(patch_sets, "judged", lambda m, asked, *rest: seen.append(asked.ids) or real(m, asked, *rest))
+    repeated = PROMPTS[:3] * 4
+    table = smallest_set(model, repeated, *pair, metric=PAIR, most=2, until=None, seed=2)
+    choosing, held = ({tuple(ids) for ids in side} for side in (seen[0], seen[-1]))
+    assert not choosing & held and len(choosing) == 1 and len(held) == 2
+    assert (table.attrs["chosen_on"], table.attrs["prompts"], table.attrs["given"]) == (4, 8, 12)
+    with pytest.warns(UserWarning, match="smallest_set: one distinct prompt"):
+        same = smallest_set(model, PROMPTS[:1] * 6, *pair, metric=PAIR, most=1)
+    assert not same.attrs["held_out"]
 
 
 def test_until_most_and_candidates_end_the_search(model, pair):
