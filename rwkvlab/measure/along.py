@@ -64,7 +64,8 @@ def along(
         longest = max(16, TOKENS // rows)
         for at in tqdm(range(0, head, longest), delay=2, desc=what, leave=False):
             model.run(fed[:, at : min(head, at + longest)], flow, None)
-        width = min(max(1, LOGITS // (model.dims.vocab * rows)), longest)
+        room = LOGITS * (4 if model.device.type == "cuda" else 1)  # a GPU is slow in small pieces
+        width = min(max(1, room // (model.dims.vocab * rows)), longest)
         for at in tqdm(range(0, len(ids), width), delay=2, desc=what, leave=False):
             logits = model.run(fed[:, head + at : head + at + width], flow, "all")
             assert logits is not None
