@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MANY = 64  # heads of which the median is drawn too
 KEPT = 40  # a smoothed line follows about so many parts of a text
+CORNERS = ("upper right", "upper left", "lower right", "lower left")
+GAP = 0.02  # of the height of the axes, between a legend and what is drawn
 
 
 def plot_over_time(data: pd.DataFrame, value: str = "norm", ax: Axes | None = None) -> Axes:
@@ -70,9 +72,10 @@ def draw_heads(ax: Axes | None, plot: str, data: Any, value: str, *, median: boo
     ax.set_xlabel("tokens read")
     integer_ticks(ax, "x")
     ax.grid(alpha=0.3)
-    legend(ax, title="one line a head")
     if not few:
         _layer_bar(ax, shades, layers[-1])
+    legend(ax, title="one line a head")
+    uncover(ax)
     return ax
 
 
@@ -99,6 +102,38 @@ def draw_along(
     integer_ticks(ax, "x")
     ax.grid(alpha=0.3)
     return ax, parts
+
+
+def uncover(ax: Axes) -> None:
+    """Move the legend to a corner where nothing is drawn; where there is none, flat over a top that is raised for it.
+
+    Matplotlib's own "best" place sees neither collections of lines nor bands.
+    """
+    box = ax.get_legend()
+    if box is None:
+        return
+    paths = [line.get_transform().transform_path(line.get_path()) for line in ax.lines]
+    paths += [ax.transData.transform_path(path) for some in ax.collections for path in some.get_paths()]
+    paths = [path for path in paths if np.isfinite(path.vertices).all(axis=1).any()]
+    texts = [text.get_window_extent() for text in ax.texts]
+    for corner in CORNERS:
+        box.set_loc(corner)
+        place = box.get_window_extent().padded(GAP * ax.bbox.height)
+        hidden = any(path.intersects_bbox(place) for path in paths) or any(map(place.overlaps, texts))
+        if not hidden:
+            return
+    box.set_loc("upper center")
+    box.set_ncols(max(2, (len(box.get_texts()) + 1) // 2))
+    if box.get_window_extent().width > ax.bbox.width:
+        box.set_ncols(2)
+    inside = ax.transAxes.inverted()
+    tops = [inside.transform(path.vertices[np.isfinite(path.vertices).all(axis=1)])[:, 1].max() for path in paths]
+    tops += [inside.transform(text.max)[1] for text in texts]
+    room = 1 - inside.transform(box.get_window_extent().min)[1] + GAP
+    to, back = ax.yaxis.get_transform(), ax.yaxis.get_transform().inverted()
+    low, high = to.transform(np.array(ax.get_ylim(), dtype=float))
+    high = low + (high - low) * min(1.0, max(tops)) / (1 - min(room, 0.6))
+    ax.set_ylim(top=float(back.transform(np.array([high]))[0]))
 
 
 def lines_of(wide: pd.DataFrame) -> np.ndarray:

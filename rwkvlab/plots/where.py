@@ -9,6 +9,7 @@ import pandas as pd
 
 from rwkvlab.errors import ArgError
 from rwkvlab.plots.fonts import entry, words
+from rwkvlab.plots.lines import uncover
 from rwkvlab.plots.style import LINES, MARKERS, axes_of, ink, integer_ticks, legend, palette
 from rwkvlab.plots.tables import check_table, unit
 
@@ -52,6 +53,7 @@ def plot_set(data: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.margins(x=0.08, y=0.1)
     ax.grid(alpha=0.3)
     legend(ax)
+    uncover(ax)
     return ax
 
 

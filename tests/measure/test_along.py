@@ -47,7 +47,9 @@ def test_what_is_held_at_once_is_bounded(vocab, rows, tokens):
         seen.append((fed.shape[1], logits))
         return None if logits is None else torch.zeros(*fed.shape, vocab)
 
-    model = SimpleNamespace(dims=SimpleNamespace(vocab=vocab), begin=lambda states: None, run=run)
+    model = SimpleNamespace(
+        device=torch.device("cpu"), dims=SimpleNamespace(vocab=vocab), begin=lambda states: None, run=run
+    )
     found = along(model, [1] * tokens, [2] * tokens, [None] * rows)
     assert found.surprise == pytest.approx(np.log(vocab))
     for logits in (None, "all"):
