@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rwkvlab.plots.fonts import words
-from rwkvlab.plots.lines import draw_along, draw_heads
+from rwkvlab.plots.lines import draw_along, draw_heads, uncover
 from rwkvlab.plots.style import ink, legend
 from rwkvlab.plots.tables import unit
 
@@ -60,4 +60,5 @@ def plot_influence(
             ax.set_ylim(max(ax.get_ylim()[0], top / DECADES), 2 * top)
         else:
             ax.set_ylim(bottom=0)
+    uncover(left)
     return figure

@@ -19,6 +19,8 @@ MANY = 64  # heads of which the median is drawn too
 KEPT = 40  # a smoothed line follows about so many parts of a text
 CORNERS = ("upper right", "upper left", "lower right", "lower left")
 GAP = 0.02  # of the height of the axes, between a legend and what is drawn
+COLUMNS = 4  # of a flat legend, at most
+LEAST = 0.4  # of the height of the axes, left to what is drawn
 
 
 def plot_over_time(data: pd.DataFrame, value: str = "norm", ax: Axes | None = None) -> Axes:
@@ -105,35 +107,34 @@ def draw_along(
 
 
 def uncover(ax: Axes) -> None:
-    """Move the legend to a corner where nothing is drawn; where there is none, flat over a top that is raised for it.
+    """Move the legend to a corner where nothing is drawn; where there is none, flat under a top that is raised for it.
 
     Matplotlib's own "best" place sees neither collections of lines nor bands.
     """
-    box = ax.get_legend()
+    box: Any = ax.get_legend()
     if box is None:
         return
     paths = [line.get_transform().transform_path(line.get_path()) for line in ax.lines]
     paths += [ax.transData.transform_path(path) for some in ax.collections for path in some.get_paths()]
-    paths = [path for path in paths if np.isfinite(path.vertices).all(axis=1).any()]
     texts = [text.get_window_extent() for text in ax.texts]
     for corner in CORNERS:
         box.set_loc(corner)
         place = box.get_window_extent().padded(GAP * ax.bbox.height)
-        hidden = any(path.intersects_bbox(place) for path in paths) or any(map(place.overlaps, texts))
-        if not hidden:
+        if not any(path.intersects_bbox(place) for path in paths) and not any(map(place.overlaps, texts)):
             return
-    box.set_loc("upper center")
-    box.set_ncols(max(2, (len(box.get_texts()) + 1) // 2))
-    if box.get_window_extent().width > ax.bbox.width:
-        box.set_ncols(2)
-    inside = ax.transAxes.inverted()
-    tops = [inside.transform(path.vertices[np.isfinite(path.vertices).all(axis=1)])[:, 1].max() for path in paths]
-    tops += [inside.transform(text.max)[1] for text in texts]
-    room = 1 - inside.transform(box.get_window_extent().min)[1] + GAP
-    to, back = ax.yaxis.get_transform(), ax.yaxis.get_transform().inverted()
-    low, high = to.transform(np.array(ax.get_ylim(), dtype=float))
-    high = low + (high - low) * min(1.0, max(tops)) / (1 - min(room, 0.6))
-    ax.set_ylim(top=float(back.transform(np.array([high]))[0]))
+    count, title = len(box.get_texts()), box.get_title().get_text()
+    for columns in range(min(count, COLUMNS), 0, -1):
+        legend(ax, title=title, loc="upper center", ncols=columns)
+        box = ax.get_legend()
+        if box.get_window_extent().width < ax.bbox.width:
+            break
+    points = np.concatenate([*(np.asarray(path.vertices) for path in paths), *(np.array([text.max]) for text in texts)])
+    heights = ax.transAxes.inverted().transform(points[np.isfinite(points).all(axis=1)])[:, 1]
+    free = ax.transAxes.inverted().transform(box.get_window_extent().min)[1] - GAP
+    scale = ax.yaxis.get_transform()
+    low, high = scale.transform(np.array(ax.get_ylim(), dtype=float))
+    top = low + (high - low) * min(1.0, heights.max()) / max(free, LEAST)
+    ax.set_ylim(top=float(scale.inverted().transform(np.array([top]))[0]))
 
 
 def lines_of(wide: pd.DataFrame) -> np.ndarray:

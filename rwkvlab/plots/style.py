@@ -145,7 +145,7 @@ def integer_ticks(ax: Axes, *axes: str) -> None:
         getattr(ax, f"{name}axis").set_major_locator(MaxNLocator(integer=True))
 
 
-def legend(ax: Axes, handles: Sequence[Any] | None = None, title: str = "") -> None:
+def legend(ax: Axes, handles: Sequence[Any] | None = None, title: str = "", **options: Any) -> None:
     """Add a legend in the colours of `ax`: small print and columns where there are many names, none for no name."""
     from matplotlib.lines import Line2D
 
@@ -155,7 +155,7 @@ def legend(ax: Axes, handles: Sequence[Any] | None = None, title: str = "") -> N
     if not handles:
         return
     many: Any = {"ncols": 1 + (len(handles) - 1) // 20, "fontsize": "xx-small"} if len(handles) > 12 else {}
-    made = ax.legend(handles=handles, title=title or None, facecolor=ax.get_facecolor(), **many)
+    made = ax.legend(handles=handles, title=title or None, facecolor=ax.get_facecolor(), **(many | options))
     for text in (*made.get_texts(), made.get_title()):
         said = text.get_text()
         short = f"{said[: SHORT - 1]}…" if many and len(said) > SHORT else said

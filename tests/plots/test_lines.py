@@ -29,6 +29,36 @@ def test_every_head_is_a_line_in_the_colour_of_its_layer():
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("tokens read", "Frobenius norm (state units)")
 
 
+def legend_and_lines(ax):
+    place = ax.get_legend().get_window_extent()
+    paths = [ax.transData.transform_path(path) for lines in ax.collections for path in lines.get_paths()]
+    return place, [path for path in paths if path.intersects_bbox(place)]
+
+
+@pytest.mark.parametrize(("sign", "offset"), [(1, 0), (-1, 0), (1, 30), (-1, 30)])
+def test_the_legend_stands_in_the_corner_without_lines(sign, offset):
+    table = heads(2, 3).assign(norm=lambda t: offset * (t["layer"] + 1) + sign * (t["token"] + 0.1 * t["head"]))
+    ax = plot_over_time(table, ax=Figure().subplots())
+    place, hidden = legend_and_lines(ax)
+    assert not hidden and ax.bbox.containsx(place.x0) and ax.bbox.containsy(place.y1)
+
+
+@pytest.mark.parametrize("size", [(6.4, 4.8), (3, 2.5)])
+def test_the_top_is_raised_for_the_legend_where_lines_are_in_every_corner(size):
+    table = heads(6, 8, range(20)).assign(norm=lambda t: (t["head"] + t["token"] + t["layer"]) % 8)
+    ax = plot_over_time(table, ax=Figure(figsize=size).subplots())
+    place, hidden = legend_and_lines(ax)
+    assert not hidden and 7 < ax.transData.inverted().transform(place.min)[1] < ax.get_ylim()[1] < 20
+    assert ax.get_ylim()[0] < 0 and len(ax.get_legend().get_texts()) == 6
+
+
+def test_the_legend_of_influence_hides_no_line_on_a_log_scale_either():
+    table = heads(2, 3, range(0, 40, 4)).assign(share=lambda t: 0.9 ** (t["token"] * (1 + t["head"])))
+    for log in (False, True):
+        left = plot_influence(table, total(), log=log).axes[0]
+        assert not legend_and_lines(left)[1]
+
+
 def test_the_order_of_rows_does_not_matter():
     table = heads(2, 3)
     mixed = table.sample(frac=1, random_state=0)

@@ -26,6 +26,19 @@ def test_the_chosen_set_stands_beside_random_sets_and_the_whole(ax):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("heads in the set", "effect (nats of log-odds)")
 
 
+def test_the_legend_of_a_set_hides_neither_the_band_nor_the_whole(ax):
+    table = pd.DataFrame(
+        {"size": [1, 2, 3], "effect": [11.0, 16, 17], "share": [0.6, 0.86, 0.92], "layer": 0, "head": 1}
+    )
+    table = table.assign(random=[2.4, 4.5, 6.6], random_low=[-0.1, 0.5, 1.5], random_high=[8.7, 12, 16.5])
+    plot_set(table, ax=ax)
+    place = ax.get_legend().get_window_extent()
+    low = ax.transData.inverted().transform(place.min)[1]
+    assert low > max(max(line.get_ydata()) for line in ax.lines)  # the highest is the whole
+    assert place.x0 >= ax.bbox.x0 and place.y1 <= ax.bbox.y1 and ax.get_ylim()[1] < 40
+    assert not any(place.overlaps(text.get_window_extent()) for text in ax.texts)
+
+
 def test_a_set_without_shares_has_no_whole(ax):
     plot_set(pd.DataFrame({"size": [1], "effect": [3.0], "random": [0.5]}), ax=ax)
     assert len(ax.lines) == 2
