@@ -53,7 +53,7 @@ def test_the_top_is_raised_for_the_legend_where_lines_are_in_every_corner(size):
 
 
 def test_the_legend_of_influence_hides_no_line_on_a_log_scale_either():
-    table = heads(2, 3, range(0, 40, 4)).assign(share=lambda t: 0.9 ** (t["token"] * (1 + t["head"])))
+    table = heads(2, 3, range(0, 40, 4)).assign(share=lambda t: 0.99 ** (t["token"] * 9 ** t["head"]))
     for log in (False, True):
         left = plot_influence(table, total(), log=log).axes[0]
         assert not legend_and_lines(left)[1]
