@@ -1,0 +1,73 @@
+"""WKV-7 on Triton, what a chunk owes to itself: its decays, its matrices, and the inverse that unties its removals.
+
+Within a chunk that starts from S0 the removals u_t = S_(t-1) a_t [V] obey U = X + A U, where X = a~ S0^T + A_ak V and
+A[t,i] = a~_t . b^_i for i < t. So U = (I - A)^-1 X, and the inverse depends on no state.
+"""
+
+import triton
+import triton.language as tl
+
+from wkv.chunk_table import chunk_tokens
+from wkv.triton_pieces import load_rows, narrow, product, sums, wide_product
+
+
+@triton.jit
+def centred(w, C: tl.constexpr, EXACT: tl.constexpr):
+    """Log decays w [C,K] -> (up to the token before t, up to t), both counted from the middle of the chunk.
+
+    The decays between two tokens are then a product of two factors, each at most exp(sqrt(1/e) * C / 2) = 3e8.
+    """
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    middle: tl.constexpr = C // 2
+    after = ((i >= middle) & (i < t)).to(tl.float32)
+    before = ((i < middle) & (i >= t)).to(tl.float32)
+    sofar = sums(after - before, w, EXACT)
+    return sofar, sofar + w
+
+
+@triton.jit
+def lower(x, C: tl.constexpr, diagonal: tl.constexpr):
+    """x [C,C] where i < t, or i <= t with the diagonal; zeros elsewhere."""
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    if diagonal:
+        return tl.where(i <= t, x, 0.0)
+    return tl.where(i < t, x, 0.0)
+
+
+@triton.jit
+def unit_inverse(x, C: tl.constexpr, EXACT: tl.constexpr):
+    """(I - x)^-1 of a strictly lower triangular x [C,C], by blocks that double: with D the inverses of the blocks of
+    size s on the diagonal and B what lies below them in blocks of size 2s, the next D is D + D B D.
+
+    Nothing larger than the inverses themselves is ever formed, unlike in a power series of x.
+    """
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    inverse = tl.where(t == i, 1.0, 0.0) + tl.where((t // 2 == i // 2) & (i < t), x, 0.0)
+    x = narrow(x, EXACT)
+    for level in tl.static_range(1, 6):
+        size: tl.constexpr = 1 << level
+        if size < C:
+            below = tl.where((t // (2 * size) == i // (2 * size)) & (t // size > i // size), x, 0.0)
+            half = product(narrow(inverse, EXACT), below.to(x.dtype), EXACT)
+            inverse += product(narrow(half, EXACT), narrow(inverse, EXACT), EXACT)
+    return inverse
+
+
+@triton.jit(do_not_specialize=["T", "H"])
+def solve(
+    w_ptr, a_ptr, b_ptr, inverse_ptr, starts_ptr, T, H,
+    K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """(I - A)^-1 [C,C] of every (chunk, head); one program each."""
+    program = tl.program_id(0)
+    chunk, head = program // H, program % H
+    begin, length = chunk_tokens(chunk, starts_ptr, T, C)
+    w = load_rows(w_ptr, begin, head, length, H, C, K, BK)
+    a = load_rows(a_ptr, begin, head, length, H, C, K, BK)
+    b = load_rows(b_ptr, begin, head, length, H, C, K, BK)
+    before, upto = centred(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
+    x = lower(wide_product(a * tl.exp(before), tl.trans(b * tl.exp(-upto)), EXACT), C, False)
+    inverse = unit_inverse(x, C, EXACT)
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    at = program.to(tl.int64) * (C * C) + t * C + i
+    tl.store(inverse_ptr + at, inverse.to(inverse_ptr.dtype.element_ty))
