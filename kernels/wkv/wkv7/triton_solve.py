@@ -43,14 +43,12 @@ def unit_inverse(x, C: tl.constexpr, EXACT: tl.constexpr):
     Nothing larger than the inverses themselves is ever formed, unlike in a power series of x.
     """
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    inverse = tl.where(t == i, 1.0, 0.0) + tl.where((t // 2 == i // 2) & (i < t), x, 0.0)
+    inverse = tl.where(t == i, 1.0, 0.0) + tl.where(((t >> 1) == (i >> 1)) & (i < t), x, 0.0)
     x = narrow(x, EXACT)
-    for level in tl.static_range(1, 6):
-        size: tl.constexpr = 1 << level
-        if size < C:
-            below = tl.where((t // (2 * size) == i // (2 * size)) & (t // size > i // size), x, 0.0)
-            half = product(narrow(inverse, EXACT), below.to(x.dtype), EXACT)
-            inverse += product(narrow(half, EXACT), narrow(inverse, EXACT), EXACT)
+    for level in tl.static_range(1, 6):  # s = 2, 4, 8, 16, 32
+        below = tl.where(((t >> level + 1) == (i >> level + 1)) & ((t >> level) > (i >> level)), x, 0.0)
+        half = product(narrow(inverse, EXACT), below.to(x.dtype), EXACT)
+        inverse += product(narrow(half, EXACT), narrow(inverse, EXACT), EXACT)
     return inverse
 
 
