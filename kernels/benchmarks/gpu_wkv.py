@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from triton.testing import do_bench
 from wkv.wkv6.naive import wkv6_naive
-from wkv.wkv6.triton_forward import wkv6_triton
+from wkv.wkv6.triton_serial import wkv6_serial
 from wkv.wkv6.triton_step import wkv6_step_triton
 from wkv.wkv7.naive import wkv7_naive
-from wkv.wkv7.triton_forward import wkv7_triton
+from wkv.wkv7.triton_serial import wkv7_serial
 from wkv.wkv7.triton_step import wkv7_step_triton
 
-FORWARD = {"wkv7": wkv7_triton, "wkv6": wkv6_triton}
+FORWARD = {"wkv7": wkv7_serial, "wkv6": wkv6_serial}
 STEP = {"wkv7": wkv7_step_triton, "wkv6": wkv6_step_triton}
 NAIVE = {"wkv7": wkv7_naive, "wkv6": wkv6_naive}
 OUTPUT = {torch.float32: 1e-5, torch.float16: 5e-4, torch.bfloat16: 2.5e-3}

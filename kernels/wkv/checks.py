@@ -1,7 +1,6 @@
 """What every operator checks at its door: shapes, dtypes, devices, and what `cu_seqlens` and `chunk_states` may be."""
 
 from collections.abc import Sequence
-from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -9,6 +8,12 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Found once: torch.compile cannot trace the search.
+HAS_TRITON = find_spec("triton") is not None
+# The largest K and V of the Triton kernels that work on whole chunks.
+WIDEST = 128
+# The largest number of tokens that are better walked one after the other, where no gradient is asked for.
+FEW = 32
 
 
 def check_tensor(name: str, x: Tensor, axes: str, want: tuple[int | None, ...], device: torch.device) -> None:
@@ -82,22 +87,32 @@ def check_chunk_states(every: int | None) -> None:
         raise ValueError(f"chunk_states: expected at least 1 token, got {every}")
 
 
-def choose_backend(backend: str | None, device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str:
-    """The backend named; for None Triton's on a CUDA device where no gradient is recorded, else chunked."""
+def choose_backend(
+    backend: str | None, device: torch.device, dtype: torch.dtype, needs_grad: bool, tokens: int, widest: int
+) -> str:
+    """The backend named; for None Triton's on a CUDA device, else chunked. Triton's is "triton" or "serial".
+
+    `tokens`: those of the longest sequence; `widest`: the larger of K and V. The serial kernel takes few tokens and
+    heads of any size, and no gradient.
+    """
+    fits = widest <= WIDEST or not needs_grad
+    serial = not needs_grad and (tokens <= FEW or widest > WIDEST)
     if backend is None:
-        fits = device.type == "cuda" and dtype is torch.float32 and not needs_grad
-        return "triton" if fits and triton_is_there() else "chunked"
+        triton = dtype is torch.float32 and fits and triton_is_there() and device.type == "cuda" and _able(device)
+        return ("serial" if serial else "triton") if triton else "chunked"
     if backend not in ("naive", "chunked", "triton"):
         raise ValueError(f'backend: expected None, "naive", "chunked" or "triton", got {backend!r}')
-    if backend == "triton" and not triton_is_there():
+    if backend != "triton":
+        return backend
+    if not triton_is_there():
         raise ValueError('backend: "triton" needs the triton package, which is not installed; leave backend out')
-    if backend == "triton" and needs_grad:
-        raise ValueError('backend: expected "chunked" or "naive" for inputs that require grad, got "triton"')
-    if backend == "triton" and dtype is torch.float64:
+    if dtype is torch.float64:
         raise TypeError('backend: expected "chunked" or "naive" for float64 inputs, got "triton"')
-    if backend == "triton" and device.type != "cuda" and not _interpreted():
+    if device.type != "cuda" and not _interpreted():
         raise ValueError(f'backend: expected "chunked" or "naive" for tensors on {device.type}, got "triton"')
-    return backend
+    if not fits:
+        raise ValueError(f'backend: expected "chunked" or "naive" for gradients at K or V {widest}, got "triton"')
+    return "serial" if serial else "triton"
 
 
 def grad_needed(*inputs: Tensor) -> bool:
@@ -105,10 +120,14 @@ def grad_needed(*inputs: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
 
 
-@cache
 def triton_is_there() -> bool:
     """Whether the triton package is installed (it is not on macOS)."""
-    return find_spec("triton") is not None
+    return HAS_TRITON
+
+
+def _able(device: torch.device) -> bool:
+    """Whether a CUDA device has the tensor cores that the Triton kernels are written for: NVIDIA's, from Ampere on."""
+    return torch.version.hip is None and torch.cuda.get_device_properties(device).major >= 8
 
 
 def _interpreted() -> bool:
@@ -116,8 +135,3 @@ def _interpreted() -> bool:
     from triton import knobs
 
     return bool(knobs.runtime.interpret)
-
-
-def packed_on(cu_seqlens: Tensor | Sequence[int] | None, device: torch.device) -> Tensor | None:
-    """`cu_seqlens` as an int64 tensor on the device of the inputs."""
-    return None if cu_seqlens is None else torch.as_tensor(cu_seqlens, dtype=torch.int64, device=device)

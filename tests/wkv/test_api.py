@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from wkv import wkv6, wkv6_step, wkv7, wkv7_step
+from wkv import checks, wkv6, wkv6_step, wkv7, wkv7_step
+from wkv.checks import choose_backend
 
 OPERATORS = {"wkv7": (wkv7, wkv7_step), "wkv6": (wkv6, wkv6_step)}
 # relative RMS of one float32 step against the float64 one
@@ -129,15 +130,38 @@ def test_triton_is_refused_where_it_cannot_serve(name, monkeypatch):
     given = draw(name)
     with pytest.raises(TypeError, match=r"backend: .* for float64 inputs"):
         operator(**given | {"k": given["k"].double()}, backend="triton")
-    given["s0"].requires_grad_()
-    with pytest.raises(ValueError, match=r"backend: .* for inputs that require grad"):
-        operator(**given, backend="triton")
-    with torch.no_grad():
-        assert operator(**given, chunk_states=2)[2].shape == (2, 3, 3, 4, 8)
-        if not torch.cuda.is_available():
-            monkeypatch.setattr("triton.knobs.runtime.interpret", False)
-            with pytest.raises(ValueError, match=r"backend: .* on cpu"):
-                operator(**given, backend="triton")
+    wide = draw(name, B=1, T=1, H=1, K=136)
+    wide["s0"].requires_grad_()
+    with pytest.raises(ValueError, match=r"backend: .* for gradients at K or V 136"):
+        operator(**wide, backend="triton")
+    assert operator(**wide)[1].requires_grad
+    if not torch.cuda.is_available():
+        monkeypatch.setattr("triton.knobs.runtime.interpret", False)
+        with pytest.raises(ValueError, match=r"backend: .* on cpu"):
+            operator(**given, backend="triton")
+
+
+def test_the_backend_is_chosen_by_what_serves(monkeypatch):
+    monkeypatch.setattr(checks, "HAS_TRITON", True)
+    monkeypatch.setattr(checks, "_able", lambda device: device.index == 0)
+    gpu, old, cpu = (torch.device(x) for x in ("cuda:0", "cuda:1", "cpu"))
+    few = checks.FEW
+    for device, dtype, needs_grad, tokens, widest, want in (
+        (gpu, torch.float32, True, 1, 64, "triton"),
+        (gpu, torch.float32, True, 1000, 128, "triton"),
+        (gpu, torch.float32, True, 1000, 129, "chunked"),
+        (gpu, torch.float32, False, 1000, 129, "serial"),
+        (gpu, torch.float32, False, few, 64, "serial"),
+        (gpu, torch.float32, False, few + 1, 64, "triton"),
+        (gpu, torch.float64, False, 1, 64, "chunked"),
+        (old, torch.float32, False, 1000, 64, "chunked"),
+        (cpu, torch.float32, False, 1000, 64, "chunked"),
+    ):
+        assert choose_backend(None, device, dtype, needs_grad, tokens, widest) == want
+    monkeypatch.setattr(checks, "HAS_TRITON", False)
+    assert choose_backend(None, gpu, torch.float32, False, 1000, 64) == "chunked"
+    with pytest.raises(ValueError, match=r'backend: "triton" needs the triton package'):
+        choose_backend("triton", gpu, torch.float32, False, 1000, 64)
 
 
 @both_operators

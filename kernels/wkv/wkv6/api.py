@@ -12,7 +12,6 @@ from wkv.checks import (
     choose_backend,
     compute_dtype,
     grad_needed,
-    packed_on,
     sequence_lengths,
     start_state,
     triton_is_there,
@@ -46,8 +45,9 @@ def wkv6(
     cu_seqlens: the n+1 positions where n sequences packed along T begin and end (B is 1): s0 and s are [n,H,V,K], and
     the chunk states, counted from the start of each sequence, lie one sequence after the other on the second axis.
 
-    backend: "naive", "chunked" (both differentiable in all inputs, s0 included), "triton" (CUDA, no gradient), or None:
-    Triton on CUDA where no gradient is recorded, else chunked. Raises ValueError or TypeError that names the argument.
+    backend: "naive", "chunked", "triton" (on CUDA, for 16-bit and float32 inputs), or None: Triton where it serves,
+    else chunked. All are differentiable in all inputs, s0 included, and through all outputs; "naive" more than once.
+    Raises ValueError or TypeError that names the argument.
     Source: RWKV-6 "Finch", arXiv:2404.05892.
     """
     batch, tokens, heads, rows, channels = check_inputs({"r": r, "w": w, "k": k}, v)
@@ -57,12 +57,17 @@ def wkv6(
     starts = batch if lengths is None else len(lengths)
     dtype = compute_dtype(r, w, k, v, u, *([s0] if isinstance(s0, Tensor) else []))
     s0 = start_state(s0, (starts, heads, rows, channels), lengths is not None, dtype, r.device)
-    chosen = choose_backend(backend, r.device, dtype, grad_needed(r, w, k, v, u, s0))
+    longest = tokens if lengths is None else max(lengths)
+    needs_grad = grad_needed(r, w, k, v, u, s0)
+    chosen = choose_backend(backend, r.device, dtype, needs_grad, longest, max(rows, channels))
     if chosen == "triton":
-        from wkv.wkv6.triton_forward import wkv6_triton
+        from wkv.wkv6.triton_op import wkv6_triton
 
-        packed = packed_on(cu_seqlens, r.device)
-        y, s, kept = wkv6_triton(r, w, k, v, u, s0, cu_seqlens=packed, chunk_states=chunk_states)
+        y, s, kept = wkv6_triton(r, w, k, v, u, s0, cu_seqlens=cu_seqlens, chunk_states=chunk_states)
+    elif chosen == "serial":
+        from wkv.wkv6.triton_serial import wkv6_serial
+
+        y, s, kept = wkv6_serial(r, w, k, v, u, s0, cu_seqlens=cu_seqlens, chunk_states=chunk_states)
     elif chosen == "naive":
         inputs, bonus = [x.to(dtype) for x in (r, w, k, v)], u.to(dtype)
 

@@ -11,7 +11,6 @@ from wkv.checks import (
     choose_backend,
     compute_dtype,
     grad_needed,
-    packed_on,
     sequence_lengths,
     start_state,
     triton_is_there,
@@ -39,7 +38,7 @@ def wkv7(
         s_t = s_(t-1) diag(exp w) + (s_(t-1) a) b^T + v k^T,   y_t = s_t r     (a = -kk, b = kk * in-context rate)
 
     r, w, k, a, b: [B,T,H,K], v: [B,T,H,V], each float32, float64, bfloat16 or float16. `w` is the log decay, <= 0;
-    RWKV-7 keeps it in [-exp(-1/2), 0], which the Triton backend may rely on, "naive" and "chunked" take -inf too.
+    RWKV-7 keeps it in [-exp(-1/2), 0], and the Triton backend relies on that; "naive" and "chunked" take -inf too.
     Values are not checked. s0: [B,H,V,K] float32, None for zeros; no input is written to.
 
     Returns (y, s): y [B,T,H,V] in the dtype of v, and the last state s [B,H,V,K]. The recurrence and s are float32,
@@ -47,8 +46,9 @@ def wkv7(
     cu_seqlens: the n+1 positions where n sequences packed along T begin and end (B is 1): s0 and s are [n,H,V,K], and
     the chunk states, counted from the start of each sequence, lie one sequence after the other on the second axis.
 
-    backend: "naive", "chunked" (both differentiable in all inputs, s0 included), "triton" (CUDA, no gradient), or None:
-    Triton on CUDA where no gradient is recorded, else chunked. Raises ValueError or TypeError that names the argument.
+    backend: "naive", "chunked", "triton" (on CUDA, for 16-bit and float32 inputs), or None: Triton where it serves,
+    else chunked. All are differentiable in all inputs, s0 included, and through all outputs; "naive" more than once.
+    Raises ValueError or TypeError that names the argument.
     Source: RWKV-7 "Goose", arXiv:2503.14456.
     """
     batch, tokens, heads, rows, channels = check_inputs({"r": r, "w": w, "k": k, "a": a, "b": b}, v)
@@ -57,12 +57,17 @@ def wkv7(
     starts = batch if lengths is None else len(lengths)
     dtype = compute_dtype(r, w, k, v, a, b, *([s0] if isinstance(s0, Tensor) else []))
     s0 = start_state(s0, (starts, heads, rows, channels), lengths is not None, dtype, r.device)
-    chosen = choose_backend(backend, r.device, dtype, grad_needed(r, w, k, v, a, b, s0))
+    longest = tokens if lengths is None else max(lengths)
+    needs_grad = grad_needed(r, w, k, v, a, b, s0)
+    chosen = choose_backend(backend, r.device, dtype, needs_grad, longest, max(rows, channels))
     if chosen == "triton":
-        from wkv.wkv7.triton_forward import wkv7_triton
+        from wkv.wkv7.triton_op import wkv7_triton
 
-        packed = packed_on(cu_seqlens, r.device)
-        y, s, kept = wkv7_triton(r, w, k, v, a, b, s0, cu_seqlens=packed, chunk_states=chunk_states)
+        y, s, kept = wkv7_triton(r, w, k, v, a, b, s0, cu_seqlens=cu_seqlens, chunk_states=chunk_states)
+    elif chosen == "serial":
+        from wkv.wkv7.triton_serial import wkv7_serial
+
+        y, s, kept = wkv7_serial(r, w, k, v, a, b, s0, cu_seqlens=cu_seqlens, chunk_states=chunk_states)
     elif chosen == "naive":
         inputs = [x.to(dtype) for x in (r, w, k, v, a, b)]
         y, s, kept = run_pieces(wkv7_naive, inputs, inputs[3], s0, lengths, chunk_states)

@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wkv.triton_op import make_op
+
 # Value rows of a program; BK / 16 warps share them, as in the forward kernel.
 ROWS = 16
 
@@ -39,8 +41,7 @@ def _step(
     tl.store(s_ptr, s, mask=in_s)
 
 
-def wkv7_step_triton(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
-    """`wkv.wkv7_step` of checked 16-bit or fp32 inputs, in fp32: writes the new state into s and returns y like v."""
+def _run(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     B, H, V, K = s.shape
     r, w, k, v, a, b = (x.contiguous() for x in (r, w, k, v, a, b))
     y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
@@ -53,3 +54,13 @@ def wkv7_step_triton(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: T
     if state is not s:
         s.copy_(state)
     return y
+
+
+_STEP = make_op(
+    "wkv7_step", [*(f"Tensor {x}" for x in "rwkvab"), "Tensor(a!) s"], 1, _run, lambda *xs: xs[3].new_empty(xs[3].shape)
+)
+
+
+def wkv7_step_triton(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
+    """`wkv.wkv7_step` of checked 16-bit or fp32 inputs, in fp32: writes the new state into s and returns y like v."""
+    return _STEP(r, w, k, v, a, b, s)

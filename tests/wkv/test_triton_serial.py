@@ -9,9 +9,9 @@ pytest.importorskip("triton")
 
 from wkv import wkv6, wkv7
 from wkv.wkv6.naive import wkv6_naive
-from wkv.wkv6.triton_forward import wkv6_triton
+from wkv.wkv6.triton_serial import wkv6_serial
 from wkv.wkv7.naive import wkv7_naive
-from wkv.wkv7.triton_forward import wkv7_triton
+from wkv.wkv7.triton_serial import wkv7_serial
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS against float64 on the same rounded inputs; the interpreter truncates where a GPU rounds: twice the error
@@ -19,7 +19,7 @@ OUTPUT = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 STATE = 1e-5
 # between two compilations of one kernel, which may fuse their products and sums differently
 SAME = 1e-6
-OPERATORS = {"wkv7": (wkv7_triton, wkv7_naive), "wkv6": (wkv6_triton, wkv6_naive)}
+OPERATORS = {"wkv7": (wkv7_serial, wkv7_naive), "wkv6": (wkv6_serial, wkv6_naive)}
 
 both_operators = pytest.mark.parametrize("name", OPERATORS)
 

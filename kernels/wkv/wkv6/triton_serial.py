@@ -1,9 +1,14 @@
-"""WKV-6 forward in Triton: a program walks all tokens of up to 32 value rows of one head, their state in registers."""
+"""WKV-6 in Triton, token by token: a program walks all tokens of some value rows of one head, in registers."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from wkv.triton_op import aligned, make_op, serial_arguments, serial_plan
 
 # Value rows of a program, at most. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and
 # Triton then loads it straight in the layout of the state: no shared memory between a load and its use.
@@ -74,7 +79,7 @@ def _forward(
     tl.store(s_ptr + at_s + cells, s, mask=in_s)
 
 
-def wkv6_triton(
+def wkv6_serial(
     r: Tensor,
     w: Tensor,
     k: Tensor,
@@ -82,30 +87,39 @@ def wkv6_triton(
     u: Tensor,
     s0: Tensor,
     *,
-    cu_seqlens: Tensor | None = None,
+    cu_seqlens: Tensor | Sequence[int] | None = None,
     chunk_states: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`wkv.wkv6` of checked 16-bit or fp32 inputs, computed in fp32; not differentiable.
+    """`wkv.wkv6` of checked 16-bit or fp32 inputs and an fp32 s0, computed in fp32; not differentiable.
 
     Returns y (in the dtype of v), the final state and the states before every `chunk_states`-th token of each sequence:
     [B,ceil(T/n),H,V,K], or with `cu_seqlens` [1,sum of ceil(T_i/n),H,V,K], one sequence after the other.
     """
+    cu, first, count = serial_plan(r, cu_seqlens, chunk_states)
+    y, s, chunks = _SERIAL(r, w, k, v, u, s0, cu, first, chunk_states or 0, count)
+    return y, s, chunks if chunk_states else None
+
+
+def _run(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *xs, cu, first, every, count = args
+    r, w, k, v, u, s0 = (aligned(x) for x in xs)
+    y, s, chunks = _fake(r, w, k, v, u, s0, cu, first, every, count)
     N, T, H, K, V = s0.shape[0], r.shape[1], r.shape[2], r.shape[3], v.shape[3]
-    r, w, k, v, u, s0 = (x.contiguous() for x in (r, w, k, v, u, s0))
-    y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    s = torch.empty(s0.shape, dtype=s0.dtype, device=s0.device)
-    chunks, first, every = None, None, chunk_states or 1
-    if chunk_states is not None:
-        counts, rows = -(-T // every), N
-        if cu_seqlens is not None:
-            ends = ((cu_seqlens.diff() + every - 1) // every).cumsum(0)
-            first = torch.cat([ends.new_zeros(1), ends[:-1]])
-            counts, rows = int(ends[-1]), 1
-        chunks = torch.empty((rows, counts, H, V, K), dtype=s0.dtype, device=s0.device)
     BK, BV = max(16, triton.next_power_of_2(K)), min(ROWS, triton.next_power_of_2(V))
+    grid = (N * H * triton.cdiv(V, BV),)
     with torch.cuda.device_of(r):
-        _forward[(N * H * triton.cdiv(V, BV),)](
-            r, w, k, v, u, s0, y, s, cu_seqlens, chunks, first, T, H, every,
+        _forward[grid](
+            r, w, k, v, u, s0, y, s, cu, chunks if every else None, first, T, H, every,
             K=K, V=V, BK=BK, BV=BV, num_warps=BK // 16,
         )  # fmt: skip
     return y, s, chunks
+
+
+def _fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    r, v, s0 = args[0], args[3], args[5]
+    *_, every, count = args
+    chunks = (r.shape[0], count, *s0.shape[1:]) if every else (0,)
+    return v.new_empty(v.shape), s0.new_empty(s0.shape), s0.new_empty(chunks)
+
+
+_SERIAL = make_op("wkv6_serial", serial_arguments("rwkvu"), 3, _run, _fake)

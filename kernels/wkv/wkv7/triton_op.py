@@ -1,0 +1,40 @@
+"""WKV-7 on Triton, differentiable: the operator over whole chunks as torch ops."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wkv.chunk_table import CHUNK
+from wkv.triton_op import Kernels, call_operator, make_operator
+from wkv.wkv7.triton_launch import backward, forward
+
+
+def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, chunks: int) -> list[Tensor]:
+    """The inverses [chunks,H,C,C]: fp16, or fp32 where the products are."""
+    exact = any(x.dtype is torch.float32 for x in (r, k, v, a, b))
+    dtype = torch.float32 if exact else torch.float16
+    return [r.new_empty((chunks, r.shape[2], CHUNK, CHUNK), dtype=dtype)]
+
+
+OPERATOR = make_operator(Kernels("wkv7", "rwkvab", forward, backward, _saved))
+
+
+def wkv7_triton(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    s0: Tensor,
+    *,
+    cu_seqlens: Tensor | Sequence[int] | None = None,
+    chunk_states: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`wkv.wkv7` of checked 16-bit or fp32 inputs and an fp32 s0, all w in [-exp(-1/2), 0]; differentiable once.
+
+    Returns y (in the dtype of v), the final state and the states before every `chunk_states`-th token of each sequence:
+    [B,ceil(T/n),H,V,K], or with `cu_seqlens` [1,sum of ceil(T_i/n),H,V,K], one sequence after the other.
+    """
+    return call_operator(OPERATOR, [r, w, k, v, a, b], s0, cu_seqlens, chunk_states)
