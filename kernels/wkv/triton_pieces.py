@@ -7,6 +7,30 @@ fp16 can; both keep 11 bits, and every sum is fp32.
 
 import triton
 import triton.language as tl
+from triton import knobs
+
+# Triton's interpreter knows no assembly.
+INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
+
+
+@triton.jit
+def exp(x):
+    """e^x to two units in the last place; what would be denormal is 0."""
+    if INTERPRETED:
+        return tl.exp(x)
+    else:  # noqa: RET505  (what follows a return is compiled too)
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def raw_rows(ptr, begin, head, length, H, C: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, first=0):
+    """`load_rows` without the upcast: several loads are then under way before the first is waited for."""
+    rows, columns = tl.arange(0, C), first + tl.arange(0, BD)
+    ptr += (begin * H + head) * D
+    mask = (rows < length)[:, None] & (columns < D)[None, :]
+    return tl.load(ptr + rows[:, None] * (H * D) + columns[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -51,10 +75,11 @@ def largest(x):
 
 @triton.jit
 def power_of_two(x, EXACT: tl.constexpr):
-    """(p, 1 / p): the power of two just under x >= 0 (within fp32's normal range); 1 where products are EXACT."""
+    """(p, 1 / p): the powers of two just under x >= 0 (in fp32's normal range); ones where products are EXACT."""
     if EXACT:
-        return 1.0, 1.0
-    else:  # noqa: RET505  (what follows a return is compiled too)
+        one = tl.where(x >= 0, 1.0, 1.0)
+        return one, one
+    else:  # noqa: RET505
         bits = x.to(tl.int32, bitcast=True) & 0x7F800000
         bits = tl.minimum(tl.maximum(bits, 1 << 23), 253 << 23)
         return bits.to(tl.float32, bitcast=True), ((254 << 23) - bits).to(tl.float32, bitcast=True)

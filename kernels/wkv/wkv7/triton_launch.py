@@ -9,38 +9,54 @@ from wkv.wkv7.triton_backward import gradients, scan_back
 from wkv.wkv7.triton_scan import output, scan
 from wkv.wkv7.triton_solve import solve
 
+SPLIT = False
+STAGES = 1
 
-SPLIT = True
+
+def padded(size: int) -> int:
+    """The side of the tiles that hold heads of this size."""
+    return max(16, triton.next_power_of_2(size))
+
+
+def product_dtype(*inputs: Tensor) -> torch.dtype:
+    """What the operands of the products are: fp16, or fp32 where an input is."""
+    return torch.float32 if any(x.dtype is torch.float32 for x in inputs) else torch.float16
 
 
 def forward(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, table: ChunkTable, keep: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(y, s, states before every chunk [chunks,H,V,K], inverses [chunks,H,C,C]); the states are empty unless `keep`."""
-    H, K, V = r.shape[2], r.shape[3], v.shape[3]
-    n = table.sequences
-    exact = any(x.dtype is torch.float32 for x in (r, k, v, a, b))
-    inverse = r.new_empty((table.chunks, H, CHUNK, CHUNK), dtype=torch.float32 if exact else torch.float16)
-    y = torch.empty_like(v)
-    s = torch.empty_like(s0)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(y, s, and what the backward needs: states, inverse, removals, sizes), of G chunks of C tokens.
+
+    states: float32 [G,H,V,K], before each chunk; inverse: [G,H,C,C]; removals: U [G,H,C,V padded], in units of sizes:
+    float32 [G,H]. Unless `keep`, only y and s are of use.
+    """
+    H, K, V, C = r.shape[2], r.shape[3], v.shape[3], CHUNK
+    half = product_dtype(r, k, v, a, b)
+    exact = half is torch.float32
+    BK, BV = padded(K), padded(V)
+    G, kept = table.chunks, table.chunks if keep else 0
+    inverse = r.new_empty((G, H, C, C), dtype=half)
+    y, s = torch.empty_like(v), torch.empty_like(s0)
     split = SPLIT
-    states = s0.new_empty((table.chunks if keep or split else 0, H, V, K))
-    BK, BV = max(16, triton.next_power_of_2(K)), min(64, max(16, triton.next_power_of_2(V)))
-    tiles = triton.cdiv(V, BV)
+    states = s0.new_empty((G if split else kept, H, V, K))
+    u, sizes = s0.new_empty((kept, H, C, BV), dtype=half), s0.new_empty((kept, H))
+    options = {"num_warps": 8 if max(BK, BV) > 64 else 4, "num_stages": 1 if exact else STAGES}
+    sizes_of = {"K": K, "V": V, "BK": BK, "BV": BV, "C": C, "EXACT": exact}
     with torch.cuda.device_of(r):
-        solve[(table.chunks * H,)](
-            w, a, b, inverse, table.starts, table.tokens, H, K=K, BK=BK, C=CHUNK, EXACT=exact, num_warps=4
+        solve[(G * H,)](
+            w, a, b, inverse, table.starts, table.tokens, H, K=K, BK=BK, C=C, EXACT=exact, num_warps=4, num_stages=1
         )
-        scan[(n * H * tiles,)](
-            r, w, k, v, a, b, inverse, s0, y, s, states, table.starts, table.first, table.tokens, H,
-            K=K, V=V, BK=BK, BV=BV, C=CHUNK, OUTPUT=not split, KEEP=keep or split, EXACT=exact, num_warps=4,
+        scan[(table.sequences * H,)](
+            r, w, k, v, a, b, inverse, s0, y, s, states, u, sizes, table.starts, table.first, table.tokens, H,
+            OUTPUT=not split, STATES=keep or split, KEEP=keep and not split, **sizes_of, **options,
         )  # fmt: skip
         if split:
-            output[(table.chunks * H * tiles,)](
-                r, w, k, v, a, b, inverse, y, states, table.starts, table.tokens, H,
-                K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=exact, num_warps=4,
+            output[(G * H,)](
+                r, w, k, v, a, b, inverse, y, states, u, sizes, table.starts, table.tokens, H,
+                KEEP=keep, **sizes_of, **options,
             )  # fmt: skip
-    return y, s, states, inverse
+    return y, s, states, inverse, u, sizes
 
 
 def backward(
@@ -52,24 +68,29 @@ def backward(
     b: Tensor,
     states: Tensor,
     inverse: Tensor,
+    removals: Tensor,
+    sizes: Tensor,
     dy: Tensor,
     ds: Tensor,
     dstates: Tensor | None,
     table: ChunkTable,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(dr, dw, dk, dv, da, db, ds0), from what `forward` kept and the gradients of y, of s and of the states."""
-    H, K, V = r.shape[2], r.shape[3], v.shape[3]
+    H, K, V, C = r.shape[2], r.shape[3], v.shape[3], CHUNK
     exact = inverse.dtype is torch.float32
     grads = [torch.empty_like(x) for x in (r, w, k, v, a, b)]
     ds0, after = torch.empty_like(ds), torch.empty_like(states)
-    BK, BV = max(16, triton.next_power_of_2(K)), min(64, max(16, triton.next_power_of_2(V)))
+    dx, d_sizes = torch.empty_like(removals), torch.empty_like(sizes)
+    BK, BV = padded(K), padded(V)
+    options = {"num_warps": 8 if max(BK, BV) > 64 else 4, "num_stages": 1 if exact else STAGES}
+    sizes_of = {"K": K, "V": V, "BK": BK, "BV": BV, "C": C, "EXACT": exact}
     with torch.cuda.device_of(r):
-        scan_back[(table.sequences * H * triton.cdiv(V, BV),)](
-            r, w, a, b, inverse, dy, ds, dstates, ds0, after, table.starts, table.first, table.tokens, H,
-            K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=exact, num_warps=4,
+        scan_back[(table.sequences * H,)](
+            r, w, a, b, inverse, dy, ds, dstates, ds0, after, dx, d_sizes, table.starts, table.first,
+            table.tokens, H, **sizes_of, **options,
         )  # fmt: skip
         gradients[(table.chunks * H,)](
-            r, w, k, v, a, b, inverse, states, after, dy, *grads, table.starts, table.tokens, H,
-            K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=exact, num_warps=4,
+            r, w, k, v, a, b, states, removals, sizes, after, dx, d_sizes, dy, *grads,
+            table.starts, table.tokens, H, **sizes_of, **options,
         )  # fmt: skip
     return (*grads, ds0)

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from wkv.chunk_table import CHUNK
 from wkv.triton_op import Kernels, call_operator, make_operator
-from wkv.wkv7.triton_launch import backward, forward
+from wkv.wkv7.triton_launch import backward, forward, padded, product_dtype
 
 
 def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, chunks: int) -> list[Tensor]:
-    """The inverses [chunks,H,C,C]: fp16, or fp32 where the products are."""
-    exact = any(x.dtype is torch.float32 for x in (r, k, v, a, b))
-    dtype = torch.float32 if exact else torch.float16
-    return [r.new_empty((chunks, r.shape[2], CHUNK, CHUNK), dtype=dtype)]
+    """Like the inverses, the removals and their sizes of `forward`."""
+    dtype = product_dtype(r, k, v, a, b)
+    H = r.shape[2]
+    shapes = [(chunks, H, CHUNK, CHUNK), (chunks, H, CHUNK, padded(v.shape[3]))]
+    return [*(r.new_empty(shape, dtype=dtype) for shape in shapes), s0.new_empty((chunks, H))]
 
 
 OPERATOR = make_operator(Kernels("wkv7", "rwkvab", forward, backward, _saved))

@@ -8,21 +8,28 @@ import triton
 import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
-from wkv.triton_pieces import load_rows, narrow, product, sums, wide_product
+from wkv.triton_pieces import exp, narrow, product, raw_rows, sums, wide_product
 
 
 @triton.jit
-def centred(w, C: tl.constexpr, EXACT: tl.constexpr):
-    """Log decays w [C,K] -> (up to the token before t, up to t), both counted from the middle of the chunk.
+def decay_before(w, C: tl.constexpr, EXACT: tl.constexpr):
+    """The sum of the log decays w [C,K] of the tokens before each.
 
-    The decays between two tokens are then a product of two factors, each at most exp(sqrt(1/e) * C / 2) = 3e8.
+    Products of the decays between two tokens are formed of two factors, e^x and e^-x of such sums: no log decay of
+    RWKV-7 is below -exp(-1/2), so over 64 tokens they stay within 1e-17 and 1e17, which fp32 and tf32 hold.
     """
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    middle: tl.constexpr = C // 2
-    after = ((i >= middle) & (i < t)).to(tl.float32)
-    before = ((i < middle) & (i >= t)).to(tl.float32)
-    sofar = sums(after - before, w, EXACT)
-    return sofar, sofar + w
+    return sums((i < t).to(tl.float32), w, EXACT)
+
+
+@triton.jit
+def decay_to_end(w, fade, end, C: tl.constexpr, EXACT: tl.constexpr):
+    """e^(the sum of the log decays after each token) [C,K], of w and, where 11 bits will do, of the two factors."""
+    if EXACT:
+        t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+        return exp(sums((i > t).to(tl.float32), w, EXACT))
+    else:  # noqa: RET505  (what follows a return is compiled too)
+        return fade * end[None, :]
 
 
 @triton.jit
@@ -31,8 +38,18 @@ def lower(x, C: tl.constexpr, diagonal: tl.constexpr):
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     if diagonal:
         return tl.where(i <= t, x, 0.0)
-    else:  # noqa: RET505  (what follows a return is compiled too)
+    else:  # noqa: RET505
         return tl.where(i < t, x, 0.0)
+
+
+@triton.jit
+def upper(x, C: tl.constexpr, diagonal: tl.constexpr):
+    """x [C,C] where i > t, or i >= t with the diagonal; zeros elsewhere."""
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    if diagonal:
+        return tl.where(i >= t, x, 0.0)
+    else:  # noqa: RET505
+        return tl.where(i > t, x, 0.0)
 
 
 @triton.jit
@@ -46,9 +63,10 @@ def unit_inverse(x, C: tl.constexpr, EXACT: tl.constexpr):
     inverse = tl.where(t == i, 1.0, 0.0) + tl.where(((t >> 1) == (i >> 1)) & (i < t), x, 0.0)
     x = narrow(x, EXACT)
     for level in tl.static_range(1, 6):  # s = 2, 4, 8, 16, 32
-        below = tl.where(((t >> level + 1) == (i >> level + 1)) & ((t >> level) > (i >> level)), x, 0.0)
-        half = product(narrow(inverse, EXACT), below.to(x.dtype), EXACT)
-        inverse += product(narrow(half, EXACT), narrow(inverse, EXACT), EXACT)
+        if C >> level > 1:
+            below = tl.where(((t >> level + 1) == (i >> level + 1)) & ((t >> level) > (i >> level)), x, 0.0)
+            half = product(narrow(inverse, EXACT), below.to(x.dtype), EXACT)
+            inverse += product(narrow(half, EXACT), narrow(inverse, EXACT), EXACT)
     return inverse
 
 
@@ -61,11 +79,12 @@ def solve(
     program = tl.program_id(0)
     chunk, head = program // H, program % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
-    w = load_rows(w_ptr, begin, head, length, H, C, K, BK)
-    a = load_rows(a_ptr, begin, head, length, H, C, K, BK)
-    b = load_rows(b_ptr, begin, head, length, H, C, K, BK)
-    before, upto = centred(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
-    x = lower(wide_product(a * tl.exp(before), tl.trans(b * tl.exp(-upto)), EXACT), C, False)
+    w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+    w, a, b = w.to(tl.float32), a.to(tl.float32), b.to(tl.float32)
+    before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
+    x = lower(wide_product(a * exp(before), tl.trans(b * exp(-before - w)), EXACT), C, False)
     inverse = unit_inverse(x, C, EXACT)
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     at = program.to(tl.int64) * (C * C) + t * C + i
