@@ -20,7 +20,7 @@ def exp(x):
         return tl.exp(x)
     else:  # noqa: RET505  (what follows a return is compiled too)
         return tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], dtype=tl.float32, is_pure=True, pack=1
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], dtype=tl.float32, is_pure=False, pack=1
         )
 
 
@@ -128,3 +128,14 @@ def sums(pattern, x, EXACT: tl.constexpr):
         return tl.dot(pattern, x, input_precision="tf32x3")
     else:  # noqa: RET505
         return tl.dot(pattern.to(tl.float16), x.to(tl.float16))
+
+
+@triton.jit
+def fine_sums(pattern, x, EXACT: tl.constexpr):
+    """`sums` of values of any range that may cancel: 16 bits of each are kept, 22 where products are EXACT."""
+    if EXACT or INTERPRETED:
+        return tl.dot(pattern, x, input_precision="tf32x3")
+    else:  # noqa: RET505
+        pattern = pattern.to(tl.bfloat16)
+        high = x.to(tl.bfloat16)
+        return tl.dot(pattern, (x - high.to(tl.float32)).to(tl.bfloat16), acc=tl.dot(pattern, high))

@@ -7,6 +7,7 @@ from wkv.chunk_table import chunk_tokens, sequence_chunks
 from wkv.triton_pieces import (
     add_product,
     exp,
+    fine_sums,
     load_state,
     narrow,
     power_of_two,
@@ -17,7 +18,7 @@ from wkv.triton_pieces import (
     wide_product,
 )
 from wkv.wkv7.triton_scan import load_tile, row_sizes, store_tile
-from wkv.wkv7.triton_solve import decay_before, decay_to_end, lower, upper
+from wkv.wkv7.triton_solve import decay_before, lower, to_end, upper
 
 
 @triton.jit(do_not_specialize=["T", "H"])
@@ -55,9 +56,10 @@ def scan_back(
         size, inverse_size = power_of_two(largest, EXACT)
         dy = narrow(dy * (r_size * inverse_size)[:, None], EXACT)
         r = r * r_inverse[:, None] * exp(before + w)
-        fade, end = exp(-before - w), exp(tl.sum(w, axis=0))
-        b_end = narrow(b * decay_to_end(w, fade, end, C, EXACT), EXACT)
-        r_b = lower(wide_product(r, tl.trans(b * fade), EXACT), C, True)
+        b = b * exp(-before - w)
+        r_b = lower(wide_product(r, tl.trans(b), EXACT), C, True)
+        end = exp(tl.sum(w, axis=0))
+        b_end = to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         du = product(b_end, narrow(ds * inverse_size, EXACT), EXACT)
         du = add_product(du, tl.trans(narrow(r_b, EXACT)), dy, EXACT)
         dx = narrow(product(tl.trans(inverse), narrow(du, EXACT), EXACT), EXACT)
@@ -86,68 +88,86 @@ def gradients(
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
     place = owner.to(tl.int64)
     w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
-    v = raw_rows(v_ptr, begin, head, length, H, C, V, BV)
     dy = raw_rows(dy_ptr, begin, head, length, H, C, V, BV)
     dx = load_tile(dx_ptr, place, C, BV)
-    u = load_tile(u_ptr, place, C, BV)
     size, d_size = tl.load(size_ptr + place), tl.load(d_size_ptr + place)
-    ds = load_state(after_ptr, place, 0, K, V, BK, BV) / d_size
-    s = load_state(states_ptr, place, 0, K, V, BK, BV) / size
-    w, r, k, a = w.to(tl.float32), r.to(tl.float32), k.to(tl.float32), a.to(tl.float32)
+    ds = load_state(after_ptr, place, 0, K, V, BK, BV)
+    w, r, k = w.to(tl.float32), r.to(tl.float32), k.to(tl.float32)
     before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
     end = exp(tl.sum(w, axis=0))
-    ends = tl.sum(s * ds, axis=1) * end  # [BK] what the decay of the whole chunk gains
-    s, ds = narrow(s, EXACT), narrow(ds, EXACT)
     r_size, r_inverse = row_sizes(r, EXACT)
     k_size, k_inverse = row_sizes(k, EXACT)
-    v = narrow(v.to(tl.float32) * (k_size / size)[:, None], EXACT)
     dy = narrow(dy.to(tl.float32) * (r_size / d_size)[:, None], EXACT)
-    both = size * d_size
+    ds *= 1 / d_size
 
-    shrink, fade = exp(before + w), exp(-before - w)
-    r = r * r_inverse[:, None] * shrink
-    k_end = narrow(k * k_inverse[:, None] * decay_to_end(w, fade, end, C, EXACT), EXACT)
-    k = k * k_inverse[:, None] * fade
-    a = a * exp(before)
-    dv = product(k_end, ds, EXACT)
-    # transposed, so that no tile of registers has to be
+    # dV, of matrices computed transposed, so that no tile of registers has to be
+    k = k * k_inverse[:, None] * exp(-before - w)
+    k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
+    dv = product(k_end, narrow(ds, EXACT), EXACT)
+    r = r * r_inverse[:, None] * exp(before + w)
     k_r = upper(wide_product(k, tl.trans(r), EXACT), C, True)
     dv = add_product(dv, narrow(k_r, EXACT), dy, EXACT)
+    a = a.to(tl.float32) * exp(before)
     k_a = upper(wide_product(k, tl.trans(a), EXACT), C, False)
     dv = add_product(dv, narrow(k_a, EXACT), dx, EXACT)
     store_rows(dv_ptr, dv * (d_size * k_size)[:, None], begin, head, length, H, C, V, BV)
 
-    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * fade
-    da = product(dx, tl.trans(s), EXACT)
-    da += wide_product(lower(product(dx, tl.trans(u), EXACT), C, False), b, EXACT)
-    da += wide_product(lower(product(dx, tl.trans(v), EXACT), C, False), k, EXACT)
-    own = a * da  # what the decays before t gain through a_t
-    store_rows(da_ptr, da * exp(before) * both, begin, head, length, H, C, K, BK)
-
-    dr = product(dy, tl.trans(s), EXACT)
-    dr += wide_product(lower(product(dy, tl.trans(u), EXACT), C, True), b, EXACT)
-    dr += wide_product(lower(product(dy, tl.trans(v), EXACT), C, True), k, EXACT)
-    gain = own + r * dr
-    store_rows(dr_ptr, dr * shrink * (both * r_inverse)[:, None], begin, head, length, H, C, K, BK)
+    # every tile is read anew below: a load from the cache costs less than the registers that would hold it
+    s = load_state(states_ptr, place, 0, K, V, BK, BV)
+    u = load_tile(u_ptr, place, C, BV)
+    v = raw_rows(v_ptr, begin, head, length, H, C, V, BV)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
+    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
+    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+    v = narrow(v.to(tl.float32) * (k_size / size)[:, None], EXACT)
+    s *= 1 / size
+    ends = tl.sum(s * ds, axis=1) * end  # [BK] what the decay of the whole chunk gains
+    s, ds = narrow(s, EXACT), narrow(ds, EXACT)
+    both = size * d_size
 
     dk = product(v, tl.trans(ds), EXACT) * end[None, :]
-    ends += tl.sum(k * dk, axis=0)
-    dk += wide_product(upper(product(v, tl.trans(dx), EXACT), C, False), a, EXACT)
-    dk += wide_product(upper(product(v, tl.trans(dy), EXACT), C, True), r, EXACT)
-    gain -= k * dk
-    store_rows(dk_ptr, dk * fade * (both * k_inverse)[:, None], begin, head, length, H, C, K, BK)
-
     db = product(u, tl.trans(ds), EXACT) * end[None, :]
-    ends += tl.sum(b * db, axis=0)
+    fade = exp(-before - w)
+    k = k.to(tl.float32) * k_inverse[:, None]
+    b = b.to(tl.float32)
+    ends += tl.sum((k * dk + b * db) * fade, axis=0)
+    a = a.to(tl.float32) * exp(before)
+    dk += wide_product(upper(product(v, tl.trans(dx), EXACT), C, False), a, EXACT)
     db += wide_product(upper(product(u, tl.trans(dx), EXACT), C, False), a, EXACT)
+    r = r.to(tl.float32) * r_inverse[:, None] * exp(before + w)
+    dk += wide_product(upper(product(v, tl.trans(dy), EXACT), C, True), r, EXACT)
     db += wide_product(upper(product(u, tl.trans(dy), EXACT), C, True), r, EXACT)
-    gain -= b * db
-    store_rows(db_ptr, db * fade * both, begin, head, length, H, C, K, BK)
+    dk *= fade
+    db *= fade
+    gain = -k * dk - b * db
+    store_rows(dk_ptr, dk * (both * k_inverse)[:, None], begin, head, length, H, C, K, BK)
+    store_rows(db_ptr, db * both, begin, head, length, H, C, K, BK)
+
+    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
+    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
+    da = product(dx, tl.trans(s), EXACT)
+    dr = product(dy, tl.trans(s), EXACT)
+    fade = exp(-before - w)
+    b = b.to(tl.float32) * fade
+    da += wide_product(lower(product(dx, tl.trans(u), EXACT), C, False), b, EXACT)
+    dr += wide_product(lower(product(dy, tl.trans(u), EXACT), C, True), b, EXACT)
+    k = k.to(tl.float32) * k_inverse[:, None] * fade
+    da += wide_product(lower(product(dx, tl.trans(v), EXACT), C, False), k, EXACT)
+    dr += wide_product(lower(product(dy, tl.trans(v), EXACT), C, True), k, EXACT)
+    da *= exp(before)
+    dr *= exp(before + w)
+    own = a.to(tl.float32) * da  # what the decays before t gain through a_t
+    gain += own + r.to(tl.float32) * r_inverse[:, None] * dr
+    store_rows(da_ptr, da * both, begin, head, length, H, C, K, BK)
+    store_rows(dr_ptr, dr * (both * r_inverse)[:, None], begin, head, length, H, C, K, BK)
 
     # the log decay of token j is part of every later one's: from j on, all gains but that of a_j itself
-    rest = tl.sum(gain, axis=0) + ends
-    dw = rest[None, :] - tl.cumsum(gain, axis=0) + gain - own
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    dw = fine_sums((i >= t).to(tl.float32), gain, EXACT) + ends[None, :] - own
     store_rows(dw_ptr, dw * both, begin, head, length, H, C, K, BK)

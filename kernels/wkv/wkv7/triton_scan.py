@@ -16,7 +16,7 @@ from wkv.triton_pieces import (
     store_state,
     wide_product,
 )
-from wkv.wkv7.triton_solve import decay_before, decay_to_end, lower
+from wkv.wkv7.triton_solve import decay_before, lower, to_end
 
 
 @triton.jit
@@ -67,11 +67,6 @@ def chunk_forward(
     s = narrow(state * inverse_size, EXACT)
 
     fade = exp(-before - w)
-    end = exp(tl.sum(w, axis=0))
-    if STATE:
-        to_end = decay_to_end(w, fade, end, C, EXACT)
-        k_end = narrow(k * k_inverse[:, None] * to_end, EXACT)
-        b_end = narrow(b * to_end, EXACT)
     k = k * k_inverse[:, None] * fade
     b = b * fade
     a = a * exp(before)
@@ -92,7 +87,10 @@ def chunk_forward(
         y = add_product(y, narrow(r_k, EXACT), v, EXACT)
         store_rows(y_ptr, y * (r_size * size)[:, None], begin, head, length, H, C, V, BV)
     if STATE:
+        end = exp(tl.sum(w, axis=0))
+        b_end = to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         new = product(tl.trans(b_end), u, EXACT)
+        k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         new = add_product(new, tl.trans(k_end), v, EXACT)
         state = state * end[:, None] + new * size
     return state

@@ -23,13 +23,19 @@ def decay_before(w, C: tl.constexpr, EXACT: tl.constexpr):
 
 
 @triton.jit
-def decay_to_end(w, fade, end, C: tl.constexpr, EXACT: tl.constexpr):
-    """e^(the sum of the log decays after each token) [C,K], of w and, where 11 bits will do, of the two factors."""
+def to_end(
+    x, x_ptr, end, w, begin, head, length, H, K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr
+):
+    """Tokens x / e^(decay up to each) [C,K], carried on to the end of the chunk (`end`: its whole decay).
+
+    Where products are EXACT, 1e17 times 1e-17 is not: then it is formed of the tensor and of the sum that is left.
+    """
     if EXACT:
         t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-        return exp(sums((i > t).to(tl.float32), w, EXACT))
+        x = raw_rows(x_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
+        return x * exp(sums((i > t).to(tl.float32), w, EXACT))
     else:  # noqa: RET505  (what follows a return is compiled too)
-        return fade * end[None, :]
+        return narrow(x * end[None, :], EXACT)
 
 
 @triton.jit
