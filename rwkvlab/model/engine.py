@@ -16,6 +16,7 @@ from rwkvlab.hub import fetch
 from rwkvlab.model.chat import chat, chat_batch
 from rwkvlab.model.flow import begin, finish, wants_grad
 from rwkvlab.model.generate import generate, generate_batch
+from rwkvlab.model.gpu import Engine
 from rwkvlab.model.parts import Flow, Way, linear
 from rwkvlab.model.prompt import token_rows
 from rwkvlab.model.recipe import Recipe, digest_vocab, digest_weights, recipe_of, reopen
@@ -61,6 +62,8 @@ class Model:
         self.card = ModelCard(name, checkpoint.dims.arch, checkpoint.fingerprint)
         self._version = VERSIONS[checkpoint.dims.arch]
         self._step = getattr(self._version, "step", None)  # the short way through for one token of one text
+        on_gpu = checkpoint.weights["emb.weight"].device.type == "cuda"
+        self._engine = Engine(self._version, checkpoint.weights, self.dims) if on_gpu else None
         self._weights = self._version.prepare(checkpoint.weights, checkpoint.dims)
         self._backend = None if backend == "auto" else backend
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer, self.dims.vocab)
@@ -159,6 +162,8 @@ class Model:
         if tokens.shape[1] == 0:
             shape = (len(tokens), 0, self.dims.vocab)
             return None if logits is None else torch.zeros(shape, device=self.device)
+        if self._engine is not None and way.plain and not torch.is_grad_enabled():
+            return self._engine.run(self._weights, tokens, flow, logits)
         every = way.chunk_states or 1  # chunk states are counted from the start of a segment
         step = tokens.shape[1] if torch.is_grad_enabled() else max(1, SEGMENT // every) * every
         parts = []
@@ -171,8 +176,7 @@ class Model:
         return torch.cat(parts, dim=1) if parts else None
 
     def _pass(self, tokens: Tensor, flow: Flow, way: Way) -> Tensor:
-        plain = way.tap is None and way.backend in (None, "triton") and not torch.is_grad_enabled()
-        if self._step is not None and plain and tokens.shape == (1, 1):
+        if self._step is not None and way.plain and not torch.is_grad_enabled() and tokens.shape == (1, 1):
             return self._step(self._weights, tokens, flow)
         return self._version.run(self._weights, tokens, flow, way)
 

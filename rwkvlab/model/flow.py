@@ -25,13 +25,21 @@ def begin(model: Model, states: Sequence[State | None]) -> Flow:
             raise ArgError(f"state: need a State or None, got {show(type(state).__name__)}")
         if state is not None:
             check_fits(state, model)
-    rows = [state or model.zero() for state in states]
+    # a state that several rows start from goes to the device once, and zeros are made there
+    known = {id(state): state for state in states if state is not None}
+    dims = model.dims
 
-    def stacked(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
-        whole = torch.stack([getattr(row, name).to(model.device) for row in rows], dim=1).to(dtype)  # [L,B,…]
-        return list(whole.unbind(0)) if whole.requires_grad else [layer.clone() for layer in whole]
+    def stacked(name: str, dtype: torch.dtype, *shape: int) -> list[torch.Tensor]:
+        there = {key: getattr(state, name).to(model.device) for key, state in known.items()}
+        if len(states) > sum(state is not None for state in states):
+            there[id(None)] = torch.zeros(dims.L, *shape, device=model.device)
+        rows = [there[id(state)] for state in states]
+        if any(row.requires_grad for row in rows):
+            return list(torch.stack(rows, dim=1).to(dtype).unbind(0))  # [L,B,…]
+        return [torch.stack([row[i] for row in rows]).to(dtype) for i in range(dims.L)]
 
-    return Flow(stacked("wkv", torch.float32), stacked("att_shift", model.dtype), stacked("ffn_shift", model.dtype))
+    att, ffn = (stacked(name, model.dtype, dims.C) for name in ("att_shift", "ffn_shift"))
+    return Flow(stacked("wkv", torch.float32, dims.H, dims.V, dims.K), att, ffn)
 
 
 def wants_grad(states: Sequence[State | None]) -> bool:

@@ -38,26 +38,28 @@ class Weights(NamedTuple):
 class Flow:
     """The state of B texts while it is being computed: one tensor a layer, owned by whoever runs the model.
 
-    wkv[i] is [B,H,V,K] fp32, att[i] and ffn[i] are [B,C] in the dtype of the weights.
+    wkv[i] is [B,H,V,K] fp32, att[i] and ffn[i] are [B,C] in the dtype of the weights. steps counts the tokens that were
+    read one by one.
     """
 
     wkv: list[Tensor]
     att: list[Tensor]
     ffn: list[Tensor]
+    steps: int = 0
 
     def pick(self, rows: list[int]) -> Flow:
         """Return copies of some rows, in this order."""
-        return Flow(*([layer[rows] for layer in layers] for layers in (self.wkv, self.att, self.ffn)))
+        wkv, att, ffn = ([layer[rows] for layer in layers] for layers in (self.wkv, self.att, self.ffn))
+        return Flow(wkv, att, ffn, self.steps)
 
     @staticmethod
     def cat(flows: list[Flow]) -> Flow:
         """Return the rows of several flows, one after the other, copied."""
-        return Flow(
-            *(
-                [torch.cat(layers) for layers in zip(*(getattr(flow, name) for flow in flows), strict=True)]
-                for name in ("wkv", "att", "ffn")
-            )
+        wkv, att, ffn = (
+            [torch.cat(layers) for layers in zip(*(getattr(flow, name) for flow in flows), strict=True)]
+            for name in ("wkv", "att", "ffn")
         )
+        return Flow(wkv, att, ffn)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Way:
     backend: str | None = None
     chunk_states: int | None = None
     tap: Tap | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is reported on the way and no slow backend is asked for: any shorter way will do."""
+        return self.tap is None and self.chunk_states is None and self.backend in (None, "triton")
 
 
 def frame(weights: Mapping[str, Tensor], dims: Dims, layers: list[Any]) -> Weights:
@@ -150,7 +157,7 @@ def apply_wkv(
     A single token without a gradient takes the in-place `step`; `u`, which has no time axis, goes through as it is.
     """
     graph = torch.is_grad_enabled()
-    if way.tap is None and operands["r"].shape[1] == 1 and not graph and way.backend in (None, "triton"):
+    if way.plain and operands["r"].shape[1] == 1 and not graph:
         now = (x if name == "u" else x[:, 0] for name, x in operands.items())
         return step(*now, flow.wkv[i])[:, None]
     backend = None if graph and way.backend == "triton" else way.backend  # Triton has no backward as yet

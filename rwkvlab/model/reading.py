@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
 SEGMENT = 512  # tokens of a prompt, over all rows, between two looks at whether to stop
+SEGMENT_ON_GPU = 2**14
 
 Prompt = str | Sequence[int]
 
@@ -83,7 +84,8 @@ def _read_equal(
     model: Model, tokens: Tensor, starts: list[State | None], stop_reason: Callable[[], str]
 ) -> tuple[Tensor, Flow] | None:
     flow = model.begin(starts)
-    parts = tokens.split(max(16, SEGMENT // len(tokens)), dim=1)
+    segment = SEGMENT if model.device.type == "cpu" else SEGMENT_ON_GPU
+    parts = tokens.split(max(16, segment // len(tokens)), dim=1)
     logits = None
     for number, part in enumerate(parts):
         if stop_reason():

@@ -1,0 +1,98 @@
+"""RWKV-7's gates in one Triton kernel: low-rank maps upwards, decay, in-context rate, unit key, value residual."""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from wkv.layer.launch import dot_type, overlapped, wait_for_inputs
+
+
+@triton.jit
+def log_decay(x):
+    """-exp(-1/2) sigmoid(x)."""
+    return -0.6065306597126334 * tl.sigmoid(x)
+
+
+@triton.jit
+def at_unit_length(x, axis: tl.constexpr):
+    """x over its norm along an axis, or over 1e-12 where that is larger; the axis is kept."""
+    return x / tl.maximum(tl.sqrt(tl.sum(x * x, axis=axis, keep_dims=True)), 1e-12)
+
+
+@triton.jit
+def _up(
+    act_ptr, up_ptr, rows, on_rows, cs, on, R: tl.constexpr, C: tl.constexpr, RANK: tl.constexpr, DOT: tl.constexpr
+):
+    """act [BM,RANK] times up [RANK,BK] in fp32; RANK is a multiple of 64."""
+    total = tl.zeros([rows.shape[0], cs.shape[0]], tl.float32)
+    for first in tl.static_range(0, RANK, 64):
+        ranks = first + tl.arange(0, 64)
+        low = tl.load(act_ptr + rows[:, None] * R + ranks[None, :], mask=on_rows[:, None], other=0.0)
+        high = tl.load(up_ptr + ranks[:, None] * C + cs[None, :], mask=on[None, :], other=0.0)
+        total += tl.dot(low.to(DOT), high.to(DOT), input_precision="ieee")
+    return total
+
+
+@triton.jit
+def _vector(vectors_ptr, which: tl.constexpr, cs, on, C: tl.constexpr):
+    return tl.load(vectors_ptr + which * C + cs, mask=on, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit(do_not_specialize=["M"])
+def _gates(
+    k_ptr, v_ptr, first_ptr, act_ptr, up_ptr, vectors_ptr, w_out, k_out, v_out, a_out, b_out, g_out, M,
+    C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, BM: tl.constexpr,
+    RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, RG: tl.constexpr, DOT: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """One program a (BM tokens, head)."""
+    heads: tl.constexpr = C // K
+    head = tl.program_id(0) % heads
+    rows = (tl.program_id(0) // heads).to(tl.int64) * BM + tl.arange(0, BM)
+    ks = tl.arange(0, BK)
+    on, on_rows, cs = ks < K, rows < M, head * K + ks
+    w0, a0 = _vector(vectors_ptr, 0, cs, on, C), _vector(vectors_ptr, 1, cs, on, C)
+    k_k, k_a = _vector(vectors_ptr, 3, cs, on, C), _vector(vectors_ptr, 4, cs, on, C)
+    R: tl.constexpr = RV + RW + RA + RG
+    wait_for_inputs(OVERLAP)
+    at, there = rows[:, None] * C + cs[None, :], on_rows[:, None] & on[None, :]
+
+    decay = _up(act_ptr + RV, up_ptr + RV * C, rows, on_rows, cs, on, R, C, RW, DOT)
+    tl.store(w_out + at, log_decay(decay + w0), mask=there)
+    rate = _up(act_ptr + RV + RW, up_ptr + (RV + RW) * C, rows, on_rows, cs, on, R, C, RA, DOT)
+    rate = tl.sigmoid(rate + a0)
+    k = tl.load(k_ptr + at, mask=there, other=0.0).to(tl.float32)
+    kk = at_unit_length(k * k_k, 1)
+    dtype = k_out.dtype.element_ty
+    tl.store(a_out + at, (-kk).to(dtype), mask=there)
+    tl.store(b_out + at, (kk * rate).to(dtype), mask=there)
+    tl.store(k_out + at, (k * (1.0 - k_a + rate * k_a)).to(dtype), mask=there)
+    if first_ptr is not None:
+        share = _up(act_ptr, up_ptr, rows, on_rows, cs, on, R, C, RV, DOT)
+        share = tl.sigmoid(share + _vector(vectors_ptr, 2, cs, on, C))
+        v = tl.load(v_ptr + at, mask=there, other=0.0).to(tl.float32)
+        first = tl.load(first_ptr + at, mask=there, other=0.0).to(tl.float32)
+        tl.store(v_out + at, (v + (first - v) * share).to(dtype), mask=there)
+    g = _up(act_ptr + RV + RW + RA, up_ptr + (RV + RW + RA) * C, rows, on_rows, cs, on, R, C, RG, DOT)
+    tl.store(g_out + at, g.to(dtype), mask=there)
+
+
+def gates_triton(
+    k: Tensor, v: Tensor, v_first: Tensor | None, act: Tensor, up: Tensor, vectors: Tensor, ranks: Sequence[int], K: int
+) -> tuple[Tensor, ...]:
+    """`wkv.layer.gates` of contiguous tensors."""
+    M, C = k.shape
+    w = torch.empty((M, C), dtype=torch.float32, device=k.device)
+    out = torch.empty((5, M, C), dtype=k.dtype, device=k.device)
+    k_out, v_out, a, b, g = out.unbind(0)
+    BM = 16 if M <= 128 else 32 if M <= 1024 else 64
+    RV, RW, RA, RG = ranks
+    with torch.cuda.device_of(k):
+        _gates[(triton.cdiv(M, BM) * (C // K),)](
+            k, v, v_first, act, up, vectors, w, k_out, v_out, a, b, g, M, C=C, K=K,
+            BK=max(16, triton.next_power_of_2(K)), BM=BM, RV=RV, RW=RW, RA=RA, RG=RG, DOT=dot_type(k),
+            num_warps=4, **overlapped(k),
+        )  # fmt: skip
+    return w, k_out, v if v_first is None else v_out, a, b, g

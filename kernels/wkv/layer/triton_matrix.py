@@ -1,0 +1,118 @@
+"""Products that cuBLAS does not do well, in Triton: one token times a matrix, and the narrow low-rank maps of many."""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from wkv.layer.launch import dot_type, overlapped, wait_for_inputs
+
+
+@triton.jit
+def _activated(y, group):
+    """What the low-rank maps v w a g (3 to 6 behind r k v) do to their rank: w goes through tanh, g through sigmoid."""
+    if group == 4:
+        y = 2.0 * tl.sigmoid(2.0 * y) - 1.0
+    if group == 6:
+        y = tl.sigmoid(y)
+    return y
+
+
+@triton.jit(do_not_specialize=["N"])
+def _gemv(
+    x_ptr, weight_ptr, y_ptr, N, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    RANKS: tl.constexpr, RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr,
+    SQUARE: tl.constexpr, ADD: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """One program BN rows of the matrix; the first piece of it is on its way before the input is there."""
+    first = tl.program_id(0) * BN
+    ns, ks = first + tl.arange(0, BN), tl.arange(0, BK)
+    rows = ns.to(tl.int64)[:, None] * K
+    weight = tl.load(weight_ptr + rows + ks[None, :], mask=(ns < N)[:, None] & (ks < K)[None, :], other=0.0)
+    group = 0
+    if RANKS:
+        for_v: tl.constexpr = 3 * K + RV
+        group = (first >= K).to(tl.int32) + (first >= 2 * K).to(tl.int32) + (first >= 3 * K).to(tl.int32)
+        group += (first >= for_v).to(tl.int32) + (first >= for_v + RW).to(tl.int32)
+        group += (first >= for_v + RW + RA).to(tl.int32)
+        x_ptr += tl.where(group < 3, group, group - 1) * K
+    wait_for_inputs(OVERLAP)
+    total = tl.zeros([BN, BK], tl.float32)
+    for begin in tl.static_range(0, K, BK):
+        x = tl.load(x_ptr + begin + ks, mask=begin + ks < K, other=0.0).to(tl.float32)
+        now = weight
+        if begin + BK < K:
+            at = begin + BK + ks
+            weight = tl.load(weight_ptr + rows + at[None, :], mask=(ns < N)[:, None] & (at < K)[None, :], other=0.0)
+        total += now.to(tl.float32) * x[None, :]
+    y = tl.sum(total, axis=1)
+    if RANKS:
+        y = _activated(y, group)
+    if SQUARE:
+        y = tl.maximum(y, 0.0)
+        y = y * y
+    if ADD:
+        y += tl.load(y_ptr + ns, mask=ns < N, other=0.0).to(tl.float32)
+    tl.store(y_ptr + ns, y.to(y_ptr.dtype.element_ty), mask=ns < N)
+
+
+def gemv_triton(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    ranks: Sequence[int] | None = None,
+    square: bool = False,
+    onto: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """`wkv.layer.gemv` of contiguous tensors."""
+    N, K = weight.shape
+    y = torch.empty((1, N), dtype=dtype or x.dtype, device=x.device) if onto is None else onto
+    RV, RW, RA = (ranks or (0, 0, 0))[:3]
+    BN, BK = 4, min(2048, triton.next_power_of_2(K))
+    with torch.cuda.device_of(x):
+        _gemv[(triton.cdiv(N, BN),)](
+            x, weight, y, N, K=K, BN=BN, BK=BK, RANKS=ranks is not None, RV=RV, RW=RW, RA=RA, SQUARE=square,
+            ADD=onto is not None, num_warps=4, **overlapped(x),
+        )  # fmt: skip
+    return y
+
+
+@triton.jit(do_not_specialize=["M"])
+def _down(
+    x_ptr, weight_ptr, y_ptr, M, C: tl.constexpr, R: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BC: tl.constexpr, RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, DOT: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """One program (BM tokens, BN of the ranks), which all belong to one map."""
+    tiles: tl.constexpr = R // BN
+    first = (tl.program_id(0) % tiles) * BN
+    rows = (tl.program_id(0) // tiles).to(tl.int64) * BM + tl.arange(0, BM)
+    ns, cs = first + tl.arange(0, BN), tl.arange(0, BC)
+    group = (first >= RV).to(tl.int32) + (first >= RV + RW).to(tl.int32) + (first >= RV + RW + RA).to(tl.int32)
+    x_ptr += (2 + group).to(tl.int64) * M * C
+    wait_for_inputs(OVERLAP)
+    total = tl.zeros([BM, BN], tl.float32)
+    for begin in range(0, C, BC):
+        on = begin + cs < C
+        x = tl.load(x_ptr + rows[:, None] * C + begin + cs[None, :], mask=(rows < M)[:, None] & on[None, :], other=0.0)
+        weight = tl.load(weight_ptr + ns[None, :] * C + begin + cs[:, None], mask=on[:, None], other=0.0)
+        total += tl.dot(x.to(DOT), weight.to(DOT), input_precision="ieee")
+    y = _activated(total, group + 3)
+    tl.store(y_ptr + rows[:, None] * R + ns[None, :], y.to(y_ptr.dtype.element_ty), mask=(rows < M)[:, None])
+
+
+def lora_down_triton(mixed: Tensor, down: Tensor, ranks: Sequence[int]) -> Tensor:
+    """`wkv.layer.lora_down` of contiguous tensors."""
+    _, M, C = mixed.shape
+    R = len(down)
+    y = torch.empty((M, R), dtype=mixed.dtype, device=mixed.device)
+    BM, BN = (16, 32) if M <= 64 else (64, 32) if M <= 1024 else (128, 64)
+    RV, RW, RA = ranks[:3]
+    with torch.cuda.device_of(mixed):
+        _down[(triton.cdiv(M, BM) * (R // BN),)](
+            mixed, down, y, M, C=C, R=R, BM=BM, BN=BN, BC=64, RV=RV, RW=RW, RA=RA, DOT=dot_type(mixed),
+            num_warps=4, num_stages=4, **overlapped(mixed),
+        )  # fmt: skip
+    return y

@@ -1,0 +1,89 @@
+"""The pass with fused kernels is the ordinary pass: the same numbers and states, over the same memory."""
+
+import pytest
+import torch
+
+from rwkvlab.model import fused, rwkv7
+from rwkvlab.model.parts import Flow
+from rwkvlab.model.random_weights import random_weights
+from rwkvlab.model.recipe import digest_weights
+
+SIZES = [(1, 1), (3, 1), (1, 70), (2, 9)]
+
+
+@pytest.fixture(params=["v7-N64", "v7-N16"])
+def weights(request, geometries):
+    """Dims and fp32 weights by their official keys."""
+    dims, ranks = geometries[request.param]
+    return dims, random_weights(dims, ranks)
+
+
+def flow(dims, rows, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return [torch.randn(rows, *shape, generator=generator) for _ in range(dims.L)]
+
+    return Flow(draw(dims.H, dims.V, dims.K), *([x.to(dtype) for x in draw(dims.C)] for _ in range(2)))
+
+
+def error(got, want):
+    return float((got.float() - want).norm() / want.norm())
+
+
+@pytest.mark.parametrize(("rows", "tokens"), SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_both_passes_give_the_same(weights, rows, tokens, dtype):
+    dims, table = weights
+    table = {key: x.to(dtype) for key, x in table.items()}
+    exact = rwkv7.prepare({key: x.float() for key, x in table.items()}, dims)
+    ids = torch.randint(0, dims.vocab, (rows, tokens), generator=torch.Generator().manual_seed(1))
+    # the same start for all, rounded as the model keeps it
+    start, plain, other = flow(dims, rows, dtype), flow(dims, rows, dtype), flow(dims, rows, dtype)
+    start.att, start.ffn = ([x.float() for x in part] for part in (start.att, start.ffn))
+    want = rwkv7.run(exact, ids, start)
+    ordinary = rwkv7.run(rwkv7.prepare(table, dims), ids, plain)
+    got = fused.run(fused.lay_out(table, dims), ids, other)
+    assert got.dtype is dtype and got.shape == want.shape
+    bound = 2e-6 if dtype is torch.float32 else 1.5 * error(ordinary, want)
+    assert error(got, want) <= bound
+    for name in ("wkv", "att", "ffn"):
+        x, y, z = (torch.stack(getattr(one, name)).float() for one in (other, start, plain))
+        assert error(x, y) <= (2e-6 if dtype is torch.float32 else max(1e-6, 1.5 * error(z, y)))
+
+
+@torch.no_grad()
+def test_one_token_keeps_the_memory_of_the_flow(weights):
+    dims, table = weights
+    p = fused.lay_out(table, dims)
+    for rows in (1, 3):
+        state = flow(dims, rows)
+        places = [x.data_ptr() for x in (*state.wkv, *state.att, *state.ffn)]
+        fused.run(p, torch.zeros(rows, 1, dtype=torch.int64), state)
+        assert [x.data_ptr() for x in (*state.wkv, *state.att, *state.ffn)] == places
+
+
+def test_large_matrices_are_kept_once(weights):
+    dims, table = weights
+    before, digest = {key: x.clone() for key, x in table.items()}, digest_weights(table)
+    p = fused.lay_out(table, dims)
+    assert all(table[key].equal(x) for key, x in before.items()) and digest_weights(table) == digest
+    for layer, i in zip(p.layers, range(dims.L), strict=True):
+        att = f"blocks.{i}.att."
+        for key in ("receptance.weight", "key.weight", "value.weight", "w1", "g1"):
+            assert table[att + key].untyped_storage().data_ptr() == layer.project.untyped_storage().data_ptr()
+        assert table[att + "a2"].untyped_storage().data_ptr() == layer.up.untyped_storage().data_ptr()
+    ordinary = rwkv7.prepare(table, dims)
+    assert ordinary.layers[0].key.data_ptr() == table["blocks.0.att.key.weight"].data_ptr()
+
+
+@torch.no_grad()
+def test_a_flow_of_scattered_memory_is_read_as_it_is(weights):
+    dims, table = weights
+    p, ids = fused.lay_out(table, dims), torch.zeros(2, 1, dtype=torch.int64)
+    want = fused.run(p, ids, flow(dims, 2))
+    scattered = flow(dims, 2)
+    scattered.wkv = [x.mT.contiguous().mT for x in scattered.wkv]
+    scattered.att = [x.t().contiguous().t() for x in scattered.att]
+    assert torch.allclose(fused.run(p, ids, scattered), want, atol=1e-5)
