@@ -33,5 +33,5 @@ def plot(rows: list[Row], path: Path, title: str) -> None:
     axes.set_yticks(ticks, labels, fontsize=7)
     axes.invert_yaxis()
     axes.margins(x=0.1, y=0.01)
-    axes.legend(fontsize=7, loc="lower right")
+    figure.legend(fontsize=7, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=150)

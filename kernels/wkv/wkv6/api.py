@@ -68,7 +68,7 @@ def wkv6(
         from wkv.wkv6.triton_serial import wkv6_serial
 
         y, s, kept = wkv6_serial(r, w, k, v, u, s0, cu_seqlens=cu_seqlens, chunk_states=chunk_states)
-    elif chosen == "naive":
+    elif chosen == "naive" or batch * heads == 0:
         inputs, bonus = [x.to(dtype) for x in (r, w, k, v)], u.to(dtype)
 
         def kernel(r: Tensor, w: Tensor, k: Tensor, v: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ def wkv7(
         from wkv.wkv7.triton_serial import wkv7_serial
 
         y, s, kept = wkv7_serial(r, w, k, v, a, b, s0, cu_seqlens=cu_seqlens, chunk_states=chunk_states)
-    elif chosen == "naive":
+    elif chosen == "naive" or batch * heads == 0:
         inputs = [x.to(dtype) for x in (r, w, k, v, a, b)]
         y, s, kept = run_pieces(wkv7_naive, inputs, inputs[3], s0, lengths, chunk_states)
     else:
