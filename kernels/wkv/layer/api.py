@@ -140,7 +140,7 @@ def gemv(
 
 
 def squared_relu_(x: Tensor) -> Tensor:
-    """relu(x)^2, in place."""
+    """relu(x)^2 of x [M,C], in place."""
     if _on_gpu(x):
         from wkv.layer.triton_mix import squared_relu_triton
 

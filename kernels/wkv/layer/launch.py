@@ -18,6 +18,7 @@ def wait_for_inputs(OVERLAP: tl.constexpr):
         tl_cuda.gdc_wait()
 
 
+@cache
 def interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels: then they take tensors on the CPU."""
     return bool(triton.knobs.runtime.interpret)

@@ -49,8 +49,9 @@ def _decode(
     cells = ks[:, None] * K + ks[None, :]
     both = on[:, None] & on[None, :]
     s_ptr += program * (K * K)
-    wait_for_inputs(OVERLAP)
+    # written in an earlier pass, and every pass begins with a kernel that waits for all before it
     s = tl.load(s_ptr + cells, mask=both, other=0.0)
+    wait_for_inputs(OVERLAP)
     at, cs = program * K + ks, (program % heads) * K + ks
     r, w, k = _load(r_ptr + at, on), _load(w_ptr + at, on), _load(k_ptr + at, on)
     v, a, b, g = _load(v_ptr + at, on), _load(a_ptr + at, on), _load(b_ptr + at, on), _load(g_ptr + at, on)
@@ -75,20 +76,25 @@ def decode_triton(
 
 
 @triton.jit
-def _low(act_ptr, up_ptr, cs, on, C: tl.constexpr, RANK: tl.constexpr):
-    """act [RANK] times up [RANK,BK] for one token."""
-    total = tl.zeros([cs.shape[0]], tl.float32)
-    for first in tl.static_range(0, RANK, 64):
-        ranks = first + tl.arange(0, 64)
-        high = tl.load(up_ptr + ranks[:, None] * C + cs[None, :], mask=on[None, :], other=0.0).to(tl.float32)
-        total += tl.sum(high * tl.load(act_ptr + ranks).to(tl.float32)[:, None], axis=0)
-    return total
+def _high(up_ptr, cs, on, C: tl.constexpr, RANK: tl.constexpr, BR: tl.constexpr):
+    """The columns cs of a low-rank map upwards, [BR,BK]."""
+    ranks = tl.arange(0, BR)
+    return tl.load(up_ptr + ranks[:, None] * C + cs[None, :], mask=(ranks < RANK)[:, None] & on[None, :], other=0.0)
+
+
+@triton.jit
+def _low(act_ptr, high, RANK: tl.constexpr, BR: tl.constexpr):
+    """act [RANK] of one token times such columns, [BK]."""
+    ranks = tl.arange(0, BR)
+    act = tl.load(act_ptr + ranks, mask=ranks < RANK, other=0.0).to(tl.float32)
+    return tl.sum(high.to(tl.float32) * act[:, None], axis=0)
 
 
 @triton.jit
 def _decode_one(
     rows_ptr, first_ptr, up_ptr, s_ptr, vectors_ptr, out_ptr, eps, C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
-    RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, RG: tl.constexpr, OVERLAP: tl.constexpr,
+    RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, RG: tl.constexpr,
+    BV: tl.constexpr, BW: tl.constexpr, BA: tl.constexpr, BG: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program a (row of the batch, head): the gates too, from what `gemv` gave of r, k, v and the low-rank maps."""
     heads: tl.constexpr = C // K
@@ -104,14 +110,18 @@ def _decode_one(
     act_ptr = rows_ptr + 3 * C
     w0, a0, v0 = (_load(vectors_ptr + cs, on), _load(vectors_ptr + C + cs, on), _load(vectors_ptr + 2 * C + cs, on))
     k_k, k_a = _load(vectors_ptr + 3 * C + cs, on), _load(vectors_ptr + 4 * C + cs, on)
+    high_w = _high(up_ptr + RV * C, cs, on, C, RW, BW)
+    high_a = _high(up_ptr + (RV + RW) * C, cs, on, C, RA, BA)
+    high_g = _high(up_ptr + (RV + RW + RA) * C, cs, on, C, RG, BG)
+    high_v = _high(up_ptr, cs, on, C, RV, BV)
+    s = tl.load(s_ptr + cells, mask=both, other=0.0)  # as in `_decode`
     wait_for_inputs(OVERLAP)
-    s = tl.load(s_ptr + cells, mask=both, other=0.0)
     r, k, v = _load(rows_ptr + cs, on), _load(rows_ptr + C + cs, on), _load(rows_ptr + 2 * C + cs, on)
-    w = log_decay(_low(act_ptr + RV, up_ptr + RV * C, cs, on, C, RW) + w0)
-    rate = tl.sigmoid(_low(act_ptr + RV + RW, up_ptr + (RV + RW) * C, cs, on, C, RA) + a0)
-    g = _low(act_ptr + RV + RW + RA, up_ptr + (RV + RW + RA) * C, cs, on, C, RG)
+    w = log_decay(_low(act_ptr + RV, high_w, RW, BW) + w0)
+    rate = tl.sigmoid(_low(act_ptr + RV + RW, high_a, RA, BA) + a0)
+    g = _low(act_ptr + RV + RW + RA, high_g, RG, BG)
     if first_ptr is not None:
-        share = tl.sigmoid(_low(act_ptr, up_ptr, cs, on, C, RV) + v0)
+        share = tl.sigmoid(_low(act_ptr, high_v, RV, BV) + v0)
         first = _load(first_ptr + program // heads * (3 * C + R) + cs, on)
         v += (first - v) * share
     kk = at_unit_length(k * k_k, 0)
@@ -129,10 +139,11 @@ def decode_one_triton(
     B, H, _, K = s.shape
     out = torch.empty((B, H * K), dtype=rows.dtype, device=rows.device)
     RV, RW, RA, RG = ranks
+    BV, BW, BA, BG = (triton.next_power_of_2(rank) for rank in ranks)
     with torch.cuda.device_of(s):
         _decode_one[(B * H,)](
             rows, v_first, up, s, vectors, out, eps, C=H * K, K=K, BK=max(16, triton.next_power_of_2(K)),
-            RV=RV, RW=RW, RA=RA, RG=RG, num_warps=8, **overlapped(s),
+            RV=RV, RW=RW, RA=RA, RG=RG, BV=BV, BW=BW, BA=BA, BG=BG, num_warps=8, **overlapped(s),
         )  # fmt: skip
     return out
 

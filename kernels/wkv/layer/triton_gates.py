@@ -28,11 +28,12 @@ def _up(
 ):
     """act [BM,RANK] times up [RANK,BK] in fp32; RANK is a multiple of 64."""
     total = tl.zeros([rows.shape[0], cs.shape[0]], tl.float32)
-    for first in tl.static_range(0, RANK, 64):
-        ranks = first + tl.arange(0, 64)
+    step: tl.constexpr = 128 if RANK % 128 == 0 else 64
+    for first in tl.static_range(0, RANK, step):
+        ranks = first + tl.arange(0, step)
         low = tl.load(act_ptr + rows[:, None] * R + ranks[None, :], mask=on_rows[:, None], other=0.0)
         high = tl.load(up_ptr + ranks[:, None] * C + cs[None, :], mask=on[None, :], other=0.0)
-        total += tl.dot(low.to(DOT), high.to(DOT), input_precision="ieee")
+        total = tl.dot(low.to(DOT), high.to(DOT), acc=total, input_precision="ieee")
     return total
 
 
@@ -43,9 +44,9 @@ def _vector(vectors_ptr, which: tl.constexpr, cs, on, C: tl.constexpr):
 
 @triton.jit(do_not_specialize=["M"])
 def _gates(
-    k_ptr, v_ptr, first_ptr, act_ptr, up_ptr, vectors_ptr, w_out, k_out, v_out, a_out, b_out, g_out, M,
+    k_ptr, v_ptr, first_ptr, act_ptr, up_ptr, vectors_ptr, w_out, k_out, v_out, a_out, b_out, M,
     C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, BM: tl.constexpr,
-    RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, RG: tl.constexpr, DOT: tl.constexpr, OVERLAP: tl.constexpr,
+    RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, R: tl.constexpr, DOT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program a (BM tokens, head)."""
     heads: tl.constexpr = C // K
@@ -55,7 +56,6 @@ def _gates(
     on, on_rows, cs = ks < K, rows < M, head * K + ks
     w0, a0 = _vector(vectors_ptr, 0, cs, on, C), _vector(vectors_ptr, 1, cs, on, C)
     k_k, k_a = _vector(vectors_ptr, 3, cs, on, C), _vector(vectors_ptr, 4, cs, on, C)
-    R: tl.constexpr = RV + RW + RA + RG
     wait_for_inputs(OVERLAP)
     at, there = rows[:, None] * C + cs[None, :], on_rows[:, None] & on[None, :]
 
@@ -75,8 +75,6 @@ def _gates(
         v = tl.load(v_ptr + at, mask=there, other=0.0).to(tl.float32)
         first = tl.load(first_ptr + at, mask=there, other=0.0).to(tl.float32)
         tl.store(v_out + at, (v + (first - v) * share).to(dtype), mask=there)
-    g = _up(act_ptr + RV + RW + RA, up_ptr + (RV + RW + RA) * C, rows, on_rows, cs, on, R, C, RG, DOT)
-    tl.store(g_out + at, g.to(dtype), mask=there)
 
 
 def gates_triton(
@@ -85,14 +83,14 @@ def gates_triton(
     """`wkv.layer.gates` of contiguous tensors."""
     M, C = k.shape
     w = torch.empty((M, C), dtype=torch.float32, device=k.device)
-    out = torch.empty((5, M, C), dtype=k.dtype, device=k.device)
-    k_out, v_out, a, b, g = out.unbind(0)
+    k_out, v_out, a, b = torch.empty((4, M, C), dtype=k.dtype, device=k.device).unbind(0)
     BM = 16 if M <= 128 else 32 if M <= 1024 else 64
-    RV, RW, RA, RG = ranks
+    RV, RW, RA, _ = ranks
+    g = act[:, -ranks[3] :] @ up[-ranks[3] :]
     with torch.cuda.device_of(k):
         _gates[(triton.cdiv(M, BM) * (C // K),)](
-            k, v, v_first, act, up, vectors, w, k_out, v_out, a, b, g, M, C=C, K=K,
-            BK=max(16, triton.next_power_of_2(K)), BM=BM, RV=RV, RW=RW, RA=RA, RG=RG, DOT=dot_type(k),
+            k, v, v_first, act, up, vectors, w, k_out, v_out, a, b, M, C=C, K=K,
+            BK=max(16, triton.next_power_of_2(K)), BM=BM, RV=RV, RW=RW, RA=RA, R=len(up), DOT=dot_type(k),
             num_warps=4, **overlapped(k),
         )  # fmt: skip
     return w, k_out, v if v_first is None else v_out, a, b, g

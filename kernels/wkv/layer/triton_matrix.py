@@ -71,11 +71,13 @@ def gemv_triton(
     N, K = weight.shape
     y = torch.empty((1, N), dtype=dtype or x.dtype, device=x.device) if onto is None else onto
     RV, RW, RA = (ranks or (0, 0, 0))[:3]
-    BN, BK = 4, min(2048, triton.next_power_of_2(K))
+    # measured on an H100: small programs, and larger ones where there would be too few rounds of them
+    BN, BK, warps = (2, 1024, 2) if N * K > 2**23 else (4, 2048, 4)
+    BK = min(BK, triton.next_power_of_2(K))
     with torch.cuda.device_of(x):
         _gemv[(triton.cdiv(N, BN),)](
             x, weight, y, N, K=K, BN=BN, BK=BK, RANKS=ranks is not None, RV=RV, RW=RW, RA=RA, SQUARE=square,
-            ADD=onto is not None, num_warps=4, **overlapped(x),
+            ADD=onto is not None, num_warps=warps, **overlapped(x),
         )  # fmt: skip
     return y
 

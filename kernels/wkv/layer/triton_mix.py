@@ -31,11 +31,11 @@ def _mix(
     on = cs < C
     weight = tl.load(weight_ptr + cs, mask=on, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + cs, mask=on, other=0.0).to(tl.float32)
+    # written in an earlier pass, and every pass begins with a kernel that waits for all before it
+    before = tl.load(previous_ptr + text * C + cs, mask=on & (t == 0), other=0.0).to(tl.float32)
     wait_for_inputs(OVERLAP)
     z = _normed(x_ptr + row * C, weight, bias, cs, on, eps, C)
-    if t == 0:
-        before = tl.load(previous_ptr + text * C + cs, mask=on, other=0.0).to(tl.float32)
-    else:
+    if t > 0:
         before = _normed(x_ptr + (row - 1) * C, weight, bias, cs, on, eps, C)
     for n in tl.static_range(N):
         share = tl.load(mix_ptr + n * C + cs, mask=on, other=0.0).to(tl.float32)
@@ -63,15 +63,20 @@ def norm_mix_triton(
     return out, last
 
 
-@triton.jit(do_not_specialize=["size"])
-def _square(x_ptr, size, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.maximum(tl.load(x_ptr + at, mask=at < size, other=0.0).to(tl.float32), 0.0)
-    tl.store(x_ptr + at, (x * x).to(x_ptr.dtype.element_ty), mask=at < size)
+@triton.jit
+def _square(x_ptr, C: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    """One program BLOCK columns of a row: a bound that is known when compiling lets it move 16 bytes at once."""
+    tiles: tl.constexpr = (C + BLOCK - 1) // BLOCK
+    cs = (tl.program_id(0) % tiles) * BLOCK + tl.arange(0, BLOCK)
+    x_ptr += (tl.program_id(0) // tiles).to(tl.int64) * C
+    wait_for_inputs(OVERLAP)
+    x = tl.maximum(tl.load(x_ptr + cs, mask=cs < C, other=0.0).to(tl.float32), 0.0)
+    tl.store(x_ptr + cs, (x * x).to(x_ptr.dtype.element_ty), mask=cs < C)
 
 
 def squared_relu_triton(x: Tensor) -> Tensor:
-    """`wkv.layer.squared_relu_` of a contiguous x."""
+    """`wkv.layer.squared_relu_` of a contiguous x [M,C]."""
+    M, C = x.shape
     with torch.cuda.device_of(x):
-        _square[(triton.cdiv(x.numel(), 4096),)](x, x.numel(), BLOCK=4096, num_warps=8)
+        _square[(M * triton.cdiv(C, 2048),)](x, C=C, BLOCK=2048, num_warps=8, **overlapped(x))
     return x
