@@ -14,7 +14,7 @@ BAND = 256
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Fresh memory is full of NaN, so that what is left unwritten shows, and lies between bands that stay as they are."""
+    """Fresh memory is full of NaN, so that what is left unwritten shows, and lies between bands that stay the same."""
     empty, buffers = torch.empty, []
 
     def banded(x):
