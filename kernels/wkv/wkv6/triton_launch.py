@@ -5,7 +5,7 @@ import triton
 from torch import Tensor
 
 from wkv.chunk_table import CHUNK, ChunkTable
-from wkv.wkv6.triton_backward import gradients, scan_back
+from wkv.wkv6.triton_backward import gradients
 from wkv.wkv6.triton_scan import output, scan
 
 # Below so many (sequence, head, tile) programs the outputs are computed apart from the walk over the states.
@@ -16,24 +16,8 @@ def forward(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, u: Tensor, s0: Tensor, table: ChunkTable, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, s, states before every chunk [chunks,H,V,K]); the states are empty unless `keep`."""
-    n, H, K, V = table.sequences, r.shape[2], r.shape[3], v.shape[3]
-    exact = _exact(r, k, v)
     y, s = torch.empty_like(v), torch.empty_like(s0)
-    BK, BV = max(16, triton.next_power_of_2(K)), min(64, max(16, triton.next_power_of_2(V)))
-    split = n * H * triton.cdiv(V, BV) < FEW
-    states = s0.new_empty((table.chunks if keep or split else 0, H, V, K))
-    rows = 16 if split else BV
-    with torch.cuda.device_of(r):
-        scan[(n * H * triton.cdiv(V, rows),)](
-            r, w, k, v, u, s0, y, s, states, table.starts, table.first, table.tokens, H,
-            K=K, V=V, BK=BK, BV=rows, C=CHUNK, OUTPUT=not split, KEEP=keep or split, EXACT=exact, num_warps=4,
-        )  # fmt: skip
-        if split:
-            output[(table.chunks * H * triton.cdiv(V, BV),)](
-                r, w, k, v, u, y, states, table.starts, table.tokens, H,
-                K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=exact, num_warps=4,
-            )  # fmt: skip
-    return y, s, states
+    return y, s, _walk(r, w, k, v, u, s0, None, y, s, table, False, keep)
 
 
 def backward(
@@ -49,23 +33,55 @@ def backward(
     table: ChunkTable,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(dr, dw, dk, dv, du, ds0), from the states that `forward` kept and the gradients of y, of s and of the states."""
-    n, H, K, V = table.sequences, r.shape[2], r.shape[3], v.shape[3]
-    exact = _exact(r, k, v)
-    grads = [torch.empty_like(x) for x in (r, w, k, v)]
-    ds0, after = torch.empty_like(ds), torch.empty_like(states)
+    H, K, V = r.shape[2], r.shape[3], v.shape[3]
+    dr, dw, dk, dv, ds0 = (torch.empty_like(x) for x in (r, w, k, v, ds))
+    after = _walk(k, w, r, dy, u, ds, dstates, dv, ds0, table, True, True)
     du = ds.new_empty((table.chunks, H, K))  # each chunk's part
-    BK, BV = max(16, triton.next_power_of_2(K)), min(64, max(16, triton.next_power_of_2(V)))
-    rows = 16 if n * H * triton.cdiv(V, BV) < FEW else BV
-    with torch.cuda.device_of(r):
-        scan_back[(n * H * triton.cdiv(V, rows),)](
-            r, w, dy, ds, dstates, ds0, after, table.starts, table.first, table.tokens, H,
-            K=K, V=V, BK=BK, BV=rows, C=CHUNK, EXACT=exact, num_warps=4,
+    BK, BV = _sizes(K, V)
+    gradients[(table.chunks * H,)](
+        r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
+        K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4,
+    )  # fmt: skip
+    return dr, dw, dk, dv, du.sum(0).to(u.dtype), ds0
+
+
+def _walk(
+    q: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    u: Tensor,
+    start: Tensor,
+    more: Tensor | None,
+    y: Tensor,
+    end: Tensor,
+    table: ChunkTable,
+    back: bool,
+    keep: bool,
+) -> Tensor:
+    """Fill y and `end`, backwards where `back`; returns the states where they are to be kept or were needed."""
+    n, H, K, V = table.sequences, q.shape[2], q.shape[3], v.shape[3]
+    exact = _exact(q, k, v)
+    BK, BV = _sizes(K, V)
+    split = n * H * triton.cdiv(V, BV) < FEW
+    states = start.new_empty((table.chunks if keep or split else 0, H, V, K))
+    rows = 16 if split else BV
+    scan[(n * H * triton.cdiv(V, rows),)](
+        q, w, k, v, u, start, more, y, end, states, table.starts, table.first, table.tokens, H,
+        K=K, V=V, BK=BK, BV=rows, C=CHUNK,
+        BACK=back, OUTPUT=not split, KEEP=keep or split, EXACT=exact, num_warps=4,
+    )  # fmt: skip
+    if split:
+        output[(table.chunks * H * triton.cdiv(V, BV),)](
+            q, w, k, v, u, y, states, table.starts, table.tokens, H,
+            K=K, V=V, BK=BK, BV=BV, C=CHUNK, BACK=back, EXACT=exact, num_warps=4,
         )  # fmt: skip
-        gradients[(table.chunks * H,)](
-            r, w, k, v, u, states, after, dy, *grads, du, table.starts, table.tokens, H,
-            K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=exact, num_warps=8,
-        )  # fmt: skip
-    return (*grads, du.sum(0).to(u.dtype), ds0)
+    return states
+
+
+def _sizes(K: int, V: int) -> tuple[int, int]:
+    """Padded head size, and value rows of a program."""
+    return max(16, triton.next_power_of_2(K)), min(64, max(16, triton.next_power_of_2(V)))
 
 
 def _exact(*inputs: Tensor) -> bool:

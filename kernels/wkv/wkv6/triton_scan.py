@@ -1,4 +1,8 @@
-"""WKV-6 forward on Triton: the states from chunk to chunk, and the outputs, in one pass or each for itself."""
+"""WKV-6 on Triton, from chunk to chunk: states and outputs, in one pass or each for itself; backwards, dS and dV.
+
+The gradients of the states and of v obey the recurrence of the states and of y, run from the end with r and k swapped:
+dv_i = sum over t >= i of A[t,i] dy_t + dS k~_i, and the gradient of the state before a chunk is dS D + dY^T r~.
+"""
 
 import triton
 import triton.language as tl
@@ -15,96 +19,110 @@ from wkv.triton_pieces import (
     store_rows,
     store_state,
 )
-from wkv.wkv6.triton_decay import halves, load_decay, reach, upper
+from wkv.wkv6.triton_decay import edge, halves, load_decay, reach, spread, square, tile, unit_rows, upper
 
 
 @triton.jit
 def _chunk(
-    r_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
+    q_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
-    OUTPUT: tl.constexpr, STATE: tl.constexpr, EXACT: tl.constexpr,
+    BACK: tl.constexpr, OUTPUT: tl.constexpr, STATE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """One chunk from `state` [BK,BV]: stores its outputs (OUTPUT), returns the state after it (STATE)."""
-    w, log = load_decay(w_ptr, begin, head, length, H, C, K, BK, EXACT)
-    k = load_rows(k_ptr, begin, head, length, H, C, K, BK)
-    v = load_rows(v_ptr, begin, head, length, H, C, V, BV, first)
-    k_size, k_inverse = power_of_two(largest(k), EXACT)
-    size, inverse_size = power_of_two(tl.maximum(largest(state), largest(v) * k_size), EXACT)
+    """One chunk from `state` [BK,BV]: stores its outputs (OUTPUT), returns the state after it (STATE).
+
+    The queries q are r; BACK, they are k, the keys k are r, and v, y and `state` are dy, dv and dS.
+    """
+    log = load_decay(w_ptr, begin, head, length, H, C, K, BK)
+    w = narrow(log, EXACT)
     lower_log, upper_log = halves(log, C)  # [BK]
-    high = upper(C // 2, C)
-    operand = narrow(v * (k_size * inverse_size), EXACT)
-    outer = reach(w, C // 2, True, C, EXACT)
-    inner = reach(w, C // 2, False, C, EXACT)
+    k, k_size = unit_rows(load_rows(k_ptr, begin, head, length, H, C, K, BK), 1.0, EXACT)
+    v = load_rows(v_ptr, begin, head, length, H, C, V, BV, first) * k_size[:, None]
+    size, inverse_size = power_of_two(tl.maximum(largest(state), largest(v)), EXACT)
+    v = narrow(v * inverse_size, EXACT)
+    old = narrow(state * inverse_size, EXACT)
+    k = spread(k, BK, EXACT)
+    inner, outer = reach(w, C // 2, False, C, EXACT), reach(w, C // 2, True, C, EXACT)
+    if STATE:
+        new = product(tl.trans(narrow(k.to(tl.float32) * edge(inner, outer, lower_log, upper_log, not BACK, C), EXACT)), v, EXACT)
+        state = state * tl.exp(lower_log + upper_log)[:, None] + new * size
     if OUTPUT:
-        r = load_rows(r_ptr, begin, head, length, H, C, K, BK)
         ks = tl.arange(0, BK)
         u = tl.load(u_ptr + head * K + ks, mask=ks < K, other=0.0).to(tl.float32)
-        y = tl.sum(r * k * u[None, :], axis=1)[:, None] * v
-        r_size, r_inverse = power_of_two(largest(r), EXACT)
-        k *= k_inverse
-        r *= r_inverse
-        before = tl.where(high, inner * tl.exp(lower_log)[None, :], outer)
-        inside = product(narrow(r * before, EXACT), narrow(state * inverse_size, EXACT), EXACT)
-        inside = add_product(inside, narrow(pairs(r, w, k, inner, C, EXACT), EXACT), operand, EXACT)
-        y += inside * (r_size * size)
-        store_rows(y_ptr, y, begin, head, length, H, C, V, BV, first)
-    else:
-        k *= k_inverse
-    if STATE:
-        after = tl.where(high, outer, inner * tl.exp(upper_log)[None, :])
-        new = product(tl.trans(narrow(k * after, EXACT)), operand, EXACT)
-        state = state * tl.exp(lower_log + upper_log)[:, None] + new * size
+        most = tl.maximum(tl.max(tl.abs(u), axis=0), 1.0)
+        q, q_size = unit_rows(load_rows(q_ptr, begin, head, length, H, C, K, BK), most, EXACT)
+        q = spread(q, BK, EXACT)
+        reading = narrow(q.to(tl.float32) * edge(inner, outer, lower_log, upper_log, BACK, C), EXACT)
+        y = product(reading, old, EXACT)
+        own = tl.sum(q.to(tl.float32) * k.to(tl.float32) * u[None, :], axis=1)
+        y = add_product(y, narrow(pairs(q, w, k, own, inner, C, BACK, EXACT), EXACT), v, EXACT)
+        store_rows(y_ptr, y * (q_size * size)[:, None], begin, head, length, H, C, V, BV, first)
     return state
 
 
 @triton.jit
-def pairs(r, w, k, inner, C: tl.constexpr, EXACT: tl.constexpr):
-    """[C,C]: what the query of token t reads of the key of token i < t, decayed in between; zero elsewhere.
+def pairs(q, w, k, own, inner, C: tl.constexpr, BACK: tl.constexpr, EXACT: tl.constexpr):
+    """[C,C]: what the query of token t reads of the key of token i, decayed in between; of its own `own` [C].
 
-    At each level one tile x holds the queries above the borders and the keys below them. `inner`: of the level C / 2.
+    Zero where i > t, or, BACK, where i < t. `inner`: the weights of level C / 2.
     """
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    apart = t ^ i
-    x = narrow(tl.where(upper(1, C), r, k), EXACT)
-    found = product(x, tl.trans(x), EXACT)
-    for level in tl.static_range(1, 5):
-        x = narrow(tl.where(upper(1 << level, C), r, k) * reach(w, 1 << level, False, C, EXACT), EXACT)
-        found = tl.where(apart >= 1 << level, product(x, tl.trans(x), EXACT), found)
-    x = narrow(tl.where(upper(C // 2, C), r, k) * inner, EXACT)
-    found = tl.where(apart >= C // 2, product(x, tl.trans(x), EXACT), found)
-    return tl.where(t > i, found, 0.0)
+    above, below = q, k
+    if BACK:
+        above, below = k, q
+    found = square(tile(above, below, inner, C // 2, C, EXACT), EXACT)
+    for n in tl.static_range(1, 5):
+        x = tile(above, below, reach(w, C >> n + 1, False, C, EXACT), C >> n + 1, C, EXACT)
+        found = tl.where(((t ^ i) & (C - (C >> n))) == 0, square(x, EXACT), found)
+    found = tl.where(((t ^ i) & (C - 2)) == 0, square(tl.where(upper(1, C), above, below), EXACT), found)
+    past = t > i
+    if BACK:
+        past = t < i
+    return tl.where(past, found, tl.where(t == i, own[:, None], 0.0))
 
 
 @triton.jit(do_not_specialize=["T", "H"])
 def scan(
-    r_ptr, w_ptr, k_ptr, v_ptr, u_ptr, s0_ptr, y_ptr, s_ptr, states_ptr, starts_ptr, first_ptr,
+    q_ptr, w_ptr, k_ptr, v_ptr, u_ptr, start_ptr, more_ptr, y_ptr, end_ptr, states_ptr, starts_ptr, first_ptr,
     T, H, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
-    OUTPUT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
+    BACK: tl.constexpr, OUTPUT: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Walk over the chunks of BV value rows of one (sequence, head); KEEP stores the state before each."""
+    """Walk over the chunks of BV value rows of one (sequence, head); KEEP stores the state before each.
+
+    BACK, from the last chunk to the first, with the arguments of `_chunk` turned, and `more` [chunks,H,V,K] or None is
+    added to the gradients of the states before the chunks.
+    """
     tiles: tl.constexpr = (V + BV - 1) // BV
     program = tl.program_id(0)
     first = (program % tiles) * BV
     owner = program // tiles
     head = owner % H
     chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
-    state = load_state(s0_ptr, owner.to(tl.int64), first, K, V, BK, BV)
-    for _ in range(count):
+    if BACK:
+        chunk += count - 1
+    state = load_state(start_ptr, owner.to(tl.int64), first, K, V, BK, BV)
+    for _ in tl.range(count, disable_licm=True):
         begin, length = chunk_tokens(chunk, starts_ptr, T, C)
+        place = chunk * H + head
         if KEEP:
-            store_state(states_ptr, state, chunk * H + head, first, K, V, BK, BV)
+            store_state(states_ptr, state, place, first, K, V, BK, BV)
         state = _chunk(
-            r_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
-            K, V, BK, BV, C, OUTPUT, True, EXACT,
+            q_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
+            K, V, BK, BV, C, BACK, OUTPUT, True, EXACT,
         )  # fmt: skip
-        chunk += 1
-    store_state(s_ptr, state, owner.to(tl.int64), first, K, V, BK, BV)
+        if BACK:
+            if more_ptr is not None:
+                state += load_state(more_ptr, place, first, K, V, BK, BV)
+            chunk -= 1
+        else:
+            chunk += 1
+    store_state(end_ptr, state, owner.to(tl.int64), first, K, V, BK, BV)
 
 
 @triton.jit(do_not_specialize=["T", "H"])
 def output(
-    r_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, states_ptr, starts_ptr,
-    T, H, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
+    q_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, states_ptr, starts_ptr,
+    T, H, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
+    BACK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """The outputs of BV value rows of every (chunk, head) from the states that `scan` kept."""
     tiles: tl.constexpr = (V + BV - 1) // BV
@@ -115,6 +133,6 @@ def output(
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
     state = load_state(states_ptr, chunk * H + head, first, K, V, BK, BV)
     _chunk(
-        r_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
-        K, V, BK, BV, C, True, False, EXACT,
+        q_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
+        K, V, BK, BV, C, BACK, True, False, EXACT,
     )  # fmt: skip
