@@ -11,11 +11,11 @@ from wkv.wkv7.triton_launch import backward, forward, padded, product_dtype
 
 
 def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, chunks: int) -> list[Tensor]:
-    """Like the inverses, the removals and their sizes of `forward`."""
+    """Like the inverse, Q, P, G, F, decays and sizes of `forward`."""
     dtype = product_dtype(r, k, v, a, b)
-    H = r.shape[2]
-    shapes = [(chunks, H, CHUNK, CHUNK), (chunks, H, CHUNK, padded(v.shape[3]))]
-    return [*(r.new_empty(shape, dtype=dtype) for shape in shapes), s0.new_empty((chunks, H))]
+    H, C, K = r.shape[2], CHUNK, padded(r.shape[3])
+    halves = [r.new_empty((chunks, H, *shape), dtype=dtype) for shape in ((C, C), (C, K), (C, C), (K, K), (C, K))]
+    return [*halves, s0.new_empty((chunks, H, K)), s0.new_empty((2, chunks, H, C))]
 
 
 OPERATOR = make_operator(Kernels("wkv7", "rwkvab", forward, backward, _saved))

@@ -1,0 +1,153 @@
+"""WKV-7 on Triton, what a chunk does to any state: all that no state and no value enters, chunks in parallel.
+
+A chunk of C tokens takes a state S0 [V,K] and its values v [C,V] to (rows are tokens; ~, ^ and _ carry the decays up to
+a token, back from it, and on to the end of the chunk; A_xy[t,i] = x~_t . y^_i for i < t, for r also i = t)
+
+    u = a~ S0^T + A_ab u + A_ak v       = W S0^T + R v      W = I' a~, R = I' A_ak, I' = (I - A_ab)^-1
+    y = r~ S0^T + A_rb u + A_rk v       = Q S0^T + P v      Q = r~ + A_rb W, P = A_rk + A_rb R
+    S = S0 D + u^T b_ + v^T k_          = S0 D + S0 G^T + v^T F      G = b_^T W, F = k_ + R^T b_
+"""
+
+import triton
+import triton.language as tl
+
+from wkv.chunk_table import chunk_tokens
+from wkv.triton_pieces import exp, narrow, power_of_two, product, raw_rows, sums, wide_product
+
+
+@triton.jit
+def load_tile(ptr, place, C: tl.constexpr, D: tl.constexpr):
+    """The tile [C,D] of one (chunk, head) of [chunks,H,C,D]."""
+    rows, columns = tl.arange(0, C)[:, None], tl.arange(0, D)[None, :]
+    return tl.load(ptr + place * (C * D) + rows * D + columns)
+
+
+@triton.jit
+def store_tile(ptr, x, place, C: tl.constexpr, D: tl.constexpr):
+    """The reverse of `load_tile`, in the dtype of the tensor."""
+    rows, columns = tl.arange(0, C)[:, None], tl.arange(0, D)[None, :]
+    tl.store(ptr + place * (C * D) + rows * D + columns, x.to(ptr.dtype.element_ty))
+
+
+@triton.jit
+def decay_before(w, C: tl.constexpr, EXACT: tl.constexpr):
+    """The sum of the log decays w [C,K] of the tokens before each.
+
+    Products of the decays between two tokens are formed of two factors, e^x and e^-x of such sums: no log decay of
+    RWKV-7 is below -exp(-1/2), so over 64 tokens they stay within 1e-17 and 1e17, which fp32 and tf32 hold.
+    """
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    return sums((i < t).to(tl.float32), w, EXACT)
+
+
+@triton.jit
+def to_end(
+    x, x_ptr, end, w, begin, head, length, H, K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr
+):
+    """Tokens x / e^(decay up to each) [C,K], carried on to the end of the chunk (`end`: its whole decay).
+
+    Where products are EXACT, 1e17 times 1e-17 is not: then it is formed of the tensor and of the sum that is left.
+    """
+    if EXACT:
+        t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+        x = raw_rows(x_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
+        return x * exp(sums((i > t).to(tl.float32), w, EXACT))
+    else:  # noqa: RET505  (what follows a return is compiled too)
+        return x * end[None, :]
+
+
+@triton.jit
+def lower(x, C: tl.constexpr, diagonal: tl.constexpr):
+    """x [C,C] where i < t, or i <= t with the diagonal; zeros elsewhere."""
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    if diagonal:
+        return tl.where(i <= t, x, 0.0)
+    else:  # noqa: RET505
+        return tl.where(i < t, x, 0.0)
+
+
+@triton.jit
+def upper(x, C: tl.constexpr, diagonal: tl.constexpr):
+    """x [C,C] where i > t, or i >= t with the diagonal; zeros elsewhere."""
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    if diagonal:
+        return tl.where(i >= t, x, 0.0)
+    else:  # noqa: RET505
+        return tl.where(i > t, x, 0.0)
+
+
+@triton.jit
+def row_sizes(x, EXACT: tl.constexpr):
+    """(p, 1 / p) [C]: the power of two under the largest element of each row."""
+    return power_of_two(tl.max(tl.abs(x), axis=1), EXACT)
+
+
+@triton.jit
+def unit_inverse(x, C: tl.constexpr, EXACT: tl.constexpr):
+    """(I - x)^-1 of a strictly lower triangular x [C,C], by blocks that double: with D the inverses of the blocks of
+    size s on the diagonal and B what lies below them in blocks of size 2s, the next D is D + D B D.
+
+    Nothing larger than the inverses themselves is ever formed, unlike in a power series of x.
+    """
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    inverse = tl.where(t == i, 1.0, 0.0) + tl.where(((t >> 1) == (i >> 1)) & (i < t), x, 0.0)
+    x = narrow(x, EXACT)
+    for level in tl.static_range(1, 6):  # s = 2, 4, 8, 16, 32
+        if C >> level > 1:
+            below = tl.where(((t >> level + 1) == (i >> level + 1)) & ((t >> level) > (i >> level)), x, 0.0)
+            half = product(narrow(inverse, EXACT), below.to(x.dtype), EXACT)
+            inverse += product(narrow(half, EXACT), narrow(inverse, EXACT), EXACT)
+    return inverse
+
+
+@triton.jit(do_not_specialize=["T", "H"])
+def prepare(
+    r_ptr, w_ptr, k_ptr, a_ptr, b_ptr, q_ptr, p_ptr, g_ptr, f_ptr, inverse_ptr, decay_ptr, r_size_ptr, k_size_ptr,
+    starts_ptr, T, H,
+    K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """Q [C,K], P [C,C], G [K,K], F [C,K] and D [K] of every (chunk, head), and I' [C,C] for the backward (KEEP).
+
+    r and k go in units of each token's own size, r_size and k_size [C].
+    """
+    program = tl.program_id(0)
+    chunk, head = program // H, program % H
+    place = program.to(tl.int64)
+    begin, length = chunk_tokens(chunk, starts_ptr, T, C)
+    w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
+    w = w.to(tl.float32)
+    before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
+    end = exp(tl.sum(w, axis=0))
+    tl.store(decay_ptr + place * BK + tl.arange(0, BK), end)
+    a = a.to(tl.float32) * exp(before)
+    fade = exp(-before - w)
+    b = b.to(tl.float32) * fade
+    inverse = unit_inverse(lower(wide_product(a, tl.trans(b), EXACT), C, False), C, EXACT)
+    inverse = narrow(inverse, EXACT)
+    if KEEP:
+        store_tile(inverse_ptr, inverse, place, C, C)
+    removal = narrow(product(inverse, narrow(a, EXACT), EXACT), EXACT)  # W
+
+    k = k.to(tl.float32)
+    k_size, k_inverse = row_sizes(k, EXACT)
+    k = k * k_inverse[:, None] * fade
+    tl.store(k_size_ptr + place * C + tl.arange(0, C), k_size)
+    a_k = lower(wide_product(a, tl.trans(k), EXACT), C, False)
+    reading = narrow(product(inverse, narrow(a_k, EXACT), EXACT), EXACT)  # R
+    b_end = narrow(to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT), EXACT)
+    store_tile(g_ptr, product(tl.trans(b_end), removal, EXACT), place, BK, BK)
+    k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
+    store_tile(f_ptr, k_end + product(tl.trans(reading), b_end, EXACT), place, C, BK)
+
+    r = r.to(tl.float32)
+    r_size, r_inverse = row_sizes(r, EXACT)
+    r = r * r_inverse[:, None] * exp(before + w)
+    tl.store(r_size_ptr + place * C + tl.arange(0, C), r_size)
+    r_b = narrow(lower(wide_product(r, tl.trans(b), EXACT), C, True), EXACT)
+    store_tile(q_ptr, r + product(r_b, removal, EXACT), place, C, BK)
+    r_k = lower(wide_product(r, tl.trans(k), EXACT), C, True)
+    store_tile(p_ptr, r_k + product(r_b, reading, EXACT), place, C, C)
