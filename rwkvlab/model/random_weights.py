@@ -23,28 +23,30 @@ _UNIFORM = {
 _NORMAL = {"a0": 0.7, "v0": 0.7, "r_k": 0.4, "time_faaaa": 0.6}
 
 
-def random_weights(dims: Dims, ranks: dict[str, int] | None = None, seed: int = 0) -> dict[str, Tensor]:
-    """Return fp32 weights by official key for a geometry; the same numbers for the same arguments.
+def random_weights(
+    dims: Dims, ranks: dict[str, int] | None = None, seed: int = 0, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """Return fp32 weights by official key for a geometry; the same numbers for the same arguments and kind of device.
 
     ranks are those of the LoRAs (RWKV-7: w a v g; RWKV-6: maa decay). Unlike the official initialisation, which starts
     some matrices at zero, every tensor has an effect on the logits.
     """
     table = VERSIONS[dims.arch].shapes(dims, DEFAULT_RANKS | (ranks or {}))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     return {key: _draw(key, shape, generator) for key, shape in table.items()}
 
 
 def _draw(key: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     name = key.rsplit(".", 1)[-1] if not key.endswith((".weight", ".bias")) else key.rsplit(".", 2)[-2]
     matrix = len([size for size in shape if size > 1]) > 1
-    normal = torch.empty(shape).normal_(generator=generator)
+    normal = torch.empty(shape, device=generator.device).normal_(generator=generator)
     if "ln" in name:
         return normal.mul_(0.2).add_(1.0) if key.endswith(".weight") else normal.mul_(0.2)
     if name in _NORMAL:
         return normal * _NORMAL[name]
     for prefix, (low, high) in _UNIFORM.items():
         if name.startswith(prefix) and not name.endswith(("_w1", "_w2")):
-            return torch.empty(shape).uniform_(low, high, generator=generator)
+            return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
     if name == "emb":
         return normal
     if not matrix:

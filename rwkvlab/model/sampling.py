@@ -16,6 +16,7 @@ from rwkvlab.shapes import check_items, check_range
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
+NOTHING_LEFT = "ban: no token is left to draw from; ban fewer"
 NEAR = (256, 4096)  # how many of the likeliest tokens are looked at before all are sorted
 
 
@@ -100,7 +101,15 @@ def adjusted(
     Raises NonFiniteError where the model's logits hold NaN or +inf, ArgError where bans leave nothing to draw.
     """
     if not torch.isfinite(logits).all():
-        _check(logits, step)
+        check_logits(logits, step)
+    scores = penalised(logits, counts, sampling, holes)
+    if (sampling.ban or holes) and torch.isneginf(scores).all(dim=-1).any():
+        raise ArgError(NOTHING_LEFT)
+    return scores
+
+
+def penalised(logits: Tensor, counts: Sequence[dict[int, int]], sampling: Sampling, holes: Sequence[int]) -> Tensor:
+    """Return logits with penalties, bans and holes, and nothing checked."""
     logits = logits.clone()
     if sampling.presence or sampling.frequency:
         for row, seen in enumerate(counts):
@@ -111,12 +120,11 @@ def adjusted(
     out = [*sampling.ban, *holes]
     if out:
         logits[:, out] = -math.inf
-        if torch.isneginf(logits).all(dim=-1).any():
-            raise ArgError("ban: no token is left to draw from; ban fewer")
     return logits
 
 
-def _check(logits: Tensor, step: int) -> None:
+def check_logits(logits: Tensor, step: int) -> None:
+    """Raise NonFiniteError with the first row that holds NaN or +inf, or nothing but -inf."""
     bad = (torch.isnan(logits) | (logits == math.inf)).any(dim=-1) | torch.isneginf(logits).all(dim=-1)
     if bad.any():
         row = int(bad.nonzero()[0])

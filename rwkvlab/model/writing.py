@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rwkvlab.model.deciding import next_tokens
 from rwkvlab.model.flow import row_state
 from rwkvlab.model.parts import Flow
 from rwkvlab.model.reading import read_prompts
-from rwkvlab.model.sampling import Sampling, adjusted, choose
+from rwkvlab.model.sampling import Sampling
 from rwkvlab.model.stream import TextStream
 from rwkvlab.model.vocab import END_OF_TEXT
 from rwkvlab.states.state import State
@@ -79,10 +80,9 @@ class Writing:
             if reason:
                 return self._stop(reason, flow if self.live[0].tokens else None)
             step = len(self.live[0].tokens)
-            scores = adjusted(logits, [r.counts for r in self.live], sampling, self.holes, step)
-            tokens = choose(scores, sampling, [r.generator for r in self.live])
-            own = logits[range(len(tokens)), tokens] - logits.logsumexp(dim=-1)
-            for row, token, logprob in zip(self.live, tokens, own.tolist(), strict=True):
+            counts, generators = [r.counts for r in self.live], [r.generator for r in self.live]
+            tokens, own = next_tokens(logits, counts, sampling, self.holes, generators, step)
+            for row, token, logprob in zip(self.live, tokens, own, strict=True):
                 self._emit(row, row.take(token, logprob, sampling.max_tokens))
             flow, _ = self._retire(flow, logits, {"end"})
             if self.live:
