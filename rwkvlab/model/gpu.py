@@ -44,23 +44,18 @@ class Engine:
             return self._decoder(weights).step(tokens, flow, use)
         parts, x = [], None
         for part in tokens.split(max(LEAST, TOKENS // rows), dim=1):
-            x = self._pass(weights, part, flow)
+            x = _pass(self._version, self._fused, weights, part, flow)
             if logits == "all":
                 parts.append(self._head(weights, x))
         if logits == "last":
             return use(x)  # type: ignore[arg-type]
         return torch.cat(parts, dim=1) if parts else None
 
-    def _pass(self, weights: Weights, tokens: Tensor, flow: Flow) -> Tensor:
-        if self._fused is not None and self._fused.emb is weights.emb:
-            return fused.run(self._fused, tokens, flow)
-        return self._version.run(weights, tokens, flow)
-
     def _decoder(self, weights: Weights) -> Graphs:
         """Return the graphs of these very weights: those of others are dropped."""
         if self._graphs is None or self._of is None or self._of() is not weights.emb:
             self._of = weakref.ref(weights.emb)
-            step = partial(self._pass, weights)
+            step = partial(_pass, self._version, self._fused, weights)
             self._graphs = Graphs(step, self._dims, self._device, self._dtype)
         return self._graphs
 
@@ -74,3 +69,10 @@ class Engine:
         else:
             y = torch.mm(flat, weights.head.t(), out_dtype=torch.float32)
         return y.view(*x.shape[:-1], -1)
+
+
+def _pass(version: Any, packed: fused.Fused | None, weights: Weights, tokens: Tensor, flow: Flow) -> Tensor:
+    """Read tokens [B,T]; no method, so that graphs do not keep the engine alive, and with it the weights."""
+    if packed is not None and packed.emb is weights.emb:
+        return fused.run(packed, tokens, flow)
+    return version.run(weights, tokens, flow)

@@ -160,9 +160,8 @@ def apply_wkv(
     if way.plain and operands["r"].shape[1] == 1 and not graph:
         now = (x if name == "u" else x[:, 0] for name, x in operands.items())
         return step(*now, flow.wkv[i])[:, None]
-    backend = None if graph and way.backend == "triton" else way.backend  # Triton has no backward as yet
     extra = {} if way.chunk_states is None else {"chunk_states": way.chunk_states}
-    y, flow.wkv[i], *states = full(*operands.values(), flow.wkv[i], backend=backend, **extra)
+    y, flow.wkv[i], *states = full(*operands.values(), flow.wkv[i], backend=way.backend, **extra)
     if way.tap is not None:
         for name, x in (operands | {"y": y} | dict(zip(("state",), states, strict=False))).items():
             way.tap(i, name, x)
