@@ -4,79 +4,47 @@ import triton
 import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
-from wkv.triton_pieces import (
-    add_product,
-    exp,
-    fine_sums,
-    load_state,
-    narrow,
-    power_of_two,
-    product,
-    raw_rows,
-    store_rows,
-    wide_product,
-)
-from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, to_end, upper
-from wkv.wkv7.triton_scan import larger
+from wkv.triton_pieces import exp, fine_sums, narrow, product, raw_rows, store_rows, wide_product
+from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, upper
 
 
 @triton.jit(do_not_specialize=["T", "H"])
 def gradients(
-    r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, states_ptr, inverse_ptr, r_size_ptr, k_size_ptr, after_ptr, dy_ptr,
-    dr_ptr, dw_ptr, dk_ptr, da_ptr, db_ptr, starts_ptr, T, H,
+    r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, r_size_ptr, k_size_ptr, before_ptr, u_ptr, size_ptr,
+    after_ptr, dx_ptr, d_size_ptr, dy_ptr, dr_ptr, dw_ptr, dk_ptr, da_ptr, db_ptr, starts_ptr, T, H,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of r, w, k, a, b of one (chunk, head), from the state before it and its gradient after it.
 
-    In units as in the scans: r and k of each token's own size, v, u and S of `size`, dy, dx and dS of `d_size`; x is
-    what u is the solution for, u = I' x. Tiles are read anew for each part: a load from the cache costs less than
-    the registers that would hold them.
+    In units as in the scans: r and k of each token's own size, v, u and S of `size`, dy, dx and dS of `d_size`. Tiles
+    are read anew for the second half: a load from the cache costs less than the registers that would hold them.
     """
     owner = tl.program_id(0)
     chunk, head = (owner // H).to(tl.int64), owner % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
     place = owner.to(tl.int64)
     w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
-    s = load_state(states_ptr, place, 0, K, V, BK, BV)
-    ds = load_state(after_ptr, place, 0, K, V, BK, BV)
     v = raw_rows(v_ptr, begin, head, length, H, C, V, BV)
     dy = raw_rows(dy_ptr, begin, head, length, H, C, V, BV)
-    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
-    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
-    inverse = load_tile(inverse_ptr, place, C, C)
+    ds = load_tile(after_ptr, place, BK, BV)
+    s = load_tile(before_ptr, place, BK, BV)
+    u = load_tile(u_ptr, place, C, BV)
+    dx = load_tile(dx_ptr, place, C, BV)
     r_size = tl.load(r_size_ptr + place * C + tl.arange(0, C))
     k_size = tl.load(k_size_ptr + place * C + tl.arange(0, C))
-    w, v, dy = w.to(tl.float32), v.to(tl.float32), dy.to(tl.float32)
+    size, d_size = tl.load(size_ptr + place), tl.load(d_size_ptr + place)
+    both = size * d_size
+    w = w.to(tl.float32)
     before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
     end = exp(tl.sum(w, axis=0))
-    size, inverse_size = power_of_two(larger(v, k_size, s), EXACT)
-    d_size, d_inverse = power_of_two(larger(dy, r_size, ds), EXACT)
-    s *= inverse_size
-    ds *= d_inverse
-    ends = tl.sum(s * ds, axis=1) * end  # [BK] what the decay of the whole chunk gains
-    v = narrow(v * (k_size * inverse_size)[:, None], EXACT)
-    dy = narrow(dy * (r_size * d_inverse)[:, None], EXACT)
-    s, ds = narrow(s, EXACT), narrow(ds, EXACT)
-
-    a = a.to(tl.float32) * exp(before)
-    x = product(narrow(a, EXACT), s, EXACT)
-    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / k_size)[:, None] * exp(-before - w)
-    x = add_product(x, narrow(lower(wide_product(a, tl.trans(k), EXACT), C, False), EXACT), v, EXACT)
-    u = narrow(product(inverse, narrow(x, EXACT), EXACT), EXACT)
-    b = b.to(tl.float32) * exp(-before - w)
-    b_end = to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
-    du = product(narrow(b_end, EXACT), ds, EXACT)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / r_size)[:, None] * exp(before + w)
-    b_r = upper(wide_product(b, tl.trans(r), EXACT), C, True)  # transposed, so that no tile of registers has to be
-    du = add_product(du, narrow(b_r, EXACT), dy, EXACT)
-    dx = narrow(product(tl.trans(inverse), narrow(du, EXACT), EXACT), EXACT)
-    tl.debug_barrier()
+    ends = tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end  # [BK] what the decay of the whole chunk gains
+    v = narrow(v.to(tl.float32) * (k_size / size)[:, None], EXACT)
+    dy = narrow(dy.to(tl.float32) * (r_size / d_size)[:, None], EXACT)
 
     a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
     r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
-    both = size * d_size
     dk = product(v, tl.trans(ds), EXACT) * end[None, :]
     db = product(u, tl.trans(ds), EXACT) * end[None, :]
     fade = exp(-before - w)

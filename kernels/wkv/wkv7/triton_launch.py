@@ -6,12 +6,13 @@ from torch import Tensor
 
 from wkv.chunk_table import CHUNK, ChunkTable
 from wkv.wkv7.triton_gradients import gradients
-from wkv.wkv7.triton_prepare import prepare
+from wkv.wkv7.triton_prepare import prepare, solve
 from wkv.wkv7.triton_scan import scan, scan_back
 
-BV = 32
-STAGES = 2
-WARPS = 4
+# What `forward` keeps.
+BACKWARD, STATES = 1, 2
+# Value rows of a program of the scan, and how many chunks' loads are under way in it.
+TILE, STAGES = 32, 3
 
 
 def padded(size: int) -> int:
@@ -25,34 +26,41 @@ def product_dtype(*inputs: Tensor) -> torch.dtype:
 
 
 def forward(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, table: ChunkTable, keep: bool
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, table: ChunkTable, keep: int
 ) -> tuple[Tensor, ...]:
-    """(y, s, and what the backward needs: states, inverse, Q, P, G, F, decays, sizes), of G chunks of C tokens.
+    """(y, s, states, and what the backward needs), of G chunks of C tokens.
 
-    states: float32 [G,H,V,K], before each chunk; the others as in `triton_prepare`, K padded. Unless `keep`, only y and
-    s are of use.
+    states: float32 [G,H,V,K], before each chunk, with STATES in `keep`; the rest with BACKWARD in it: the states again
+    [G,H,K,V padded] and u [G,H,C,V padded] in units of sizes [G,H], then as in `triton_prepare` Q, P, G, F, M, N, the
+    decays and the sizes of r and k [2,G,H,C]. What is not asked for is empty.
     """
     H, K, V, C = r.shape[2], r.shape[3], v.shape[3], CHUNK
     half = product_dtype(r, k, v, a, b)
     exact = half is torch.float32
     BK, G = padded(K), table.chunks
-    kept = G if keep else 0
-    q, f, inverse = (r.new_empty((n, H, C, x), dtype=half) for n, x in ((G, BK), (G, BK), (kept, C)))
-    p, g = r.new_empty((G, H, C, C), dtype=half), r.new_empty((G, H, BK, BK), dtype=half)
+    again, kept = (G if keep & STATES else 0), (G if keep & BACKWARD else 0)
+    tile = padded(V) if kept else TILE
+    inverse, p = r.new_empty((2, G, H, C, C), dtype=half)
+    q, f = r.new_empty((2, G, H, C, BK), dtype=half)
+    g = r.new_empty((G, H, BK, BK), dtype=half)
+    reading, m = r.new_empty((2, kept, H, C, C), dtype=half)
+    removal, n = r.new_empty((2, kept, H, C, BK), dtype=half)
     decay, sizes = s0.new_empty((G, H, BK)), s0.new_empty((2, G, H, C))
-    y, s, states = torch.empty_like(v), torch.empty_like(s0), s0.new_empty((kept, H, V, K))
-    tile = min(BV, padded(V))
+    before, u = r.new_empty((kept, H, BK, tile), dtype=half), r.new_empty((kept, H, C, tile), dtype=half)
+    size = s0.new_empty((kept, H))
+    y, s, states = torch.empty_like(v), torch.empty_like(s0), s0.new_empty((again, H, V, K))
     with torch.cuda.device_of(r):
+        solve[(G * H,)](w, a, b, inverse, table.starts, table.tokens, H, K=K, BK=BK, C=C, EXACT=exact, num_stages=1)
         prepare[(G * H,)](
-            r, w, k, a, b, q, p, g, f, inverse, decay, sizes[0], sizes[1], table.starts, table.tokens, H,
-            K=K, BK=BK, C=C, KEEP=keep, EXACT=exact, num_warps=WARPS, num_stages=1,
+            r, w, k, a, b, inverse, q, p, g, f, removal, reading, m, n, decay, sizes[0], sizes[1],
+            table.starts, table.tokens, H, K=K, BK=BK, C=C, KEEP=kept > 0, EXACT=exact, num_stages=1,
         )  # fmt: skip
         scan[(table.sequences * H * triton.cdiv(V, tile),)](
-            q, p, g, f, decay, sizes[0], sizes[1], v, s0, y, s, states, table.starts, table.first, table.tokens, H,
-            K=K, V=V, BK=BK, BV=tile, C=C, STATES=keep, EXACT=exact,
-            num_warps=4, num_stages=1 if exact else STAGES,
+            q, p, g, f, removal, reading, decay, sizes[0], sizes[1], v, s0, y, s, states, before, u, size,
+            table.starts, table.first, table.tokens, H, K=K, V=V, BK=BK, BV=tile, C=C,
+            STATES=again > 0, KEEP=kept > 0, EXACT=exact, num_stages=1 if exact else STAGES,
         )  # fmt: skip
-    return y, s, states, inverse, q, p, g, f, decay, sizes
+    return y, s, states, before, u, size, q, p, g, f, m, n, decay, sizes
 
 
 def backward(
@@ -63,11 +71,15 @@ def backward(
     a: Tensor,
     b: Tensor,
     states: Tensor,
-    inverse: Tensor,
+    before: Tensor,
+    u: Tensor,
+    size: Tensor,
     q: Tensor,
     p: Tensor,
     g: Tensor,
     f: Tensor,
+    m: Tensor,
+    n: Tensor,
     decay: Tensor,
     sizes: Tensor,
     dy: Tensor,
@@ -77,19 +89,18 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """(dr, dw, dk, dv, da, db, ds0), from what `forward` kept and the gradients of y, of s and of the states."""
     H, K, V, C = r.shape[2], r.shape[3], v.shape[3], CHUNK
-    exact = inverse.dtype is torch.float32
+    exact = q.dtype is torch.float32
+    BK, BV = padded(K), padded(V)
     dr, dw, dk, dv, da, db = (torch.empty_like(x) for x in (r, w, k, v, a, b))
-    ds0, after = torch.empty_like(ds), torch.empty_like(states)
-    BK, tile = padded(K), min(BV, padded(V))
+    ds0, after, dx, d_size = (torch.empty_like(x) for x in (ds, before, u, size))
     with torch.cuda.device_of(r):
-        scan_back[(table.sequences * H * triton.cdiv(V, tile),)](
-            q, p, g, f, decay, sizes[0], sizes[1], dy, ds, dstates, dv, ds0, after, table.starts, table.first,
-            table.tokens, H, K=K, V=V, BK=BK, BV=tile, C=C, EXACT=exact,
-            num_warps=4, num_stages=1 if exact else STAGES,
+        scan_back[(table.sequences * H,)](
+            q, p, g, f, m, n, decay, sizes[0], sizes[1], dy, ds, dstates, dv, ds0, after, dx, d_size,
+            table.starts, table.first, table.tokens, H,
+            K=K, V=V, BK=BK, BV=BV, C=C, EXACT=exact, num_stages=1 if exact else STAGES,
         )  # fmt: skip
         gradients[(table.chunks * H,)](
-            r, w, k, v, a, b, states, inverse, sizes[0], sizes[1], after, dy, dr, dw, dk, da, db,
-            table.starts, table.tokens, H, K=K, V=V, BK=BK, BV=padded(V), C=C, EXACT=exact,
-            num_warps=WARPS, num_stages=1,
+            r, w, k, v, a, b, sizes[0], sizes[1], before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
+            table.starts, table.tokens, H, K=K, V=V, BK=BK, BV=BV, C=C, EXACT=exact, num_stages=1,
         )  # fmt: skip
     return dr, dw, dk, dv, da, db, ds0

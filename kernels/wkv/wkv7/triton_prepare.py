@@ -6,6 +6,10 @@ a token, back from it, and on to the end of the chunk; A_xy[t,i] = x~_t . y^_i f
     u = a~ S0^T + A_ab u + A_ak v       = W S0^T + R v      W = I' a~, R = I' A_ak, I' = (I - A_ab)^-1
     y = r~ S0^T + A_rb u + A_rk v       = Q S0^T + P v      Q = r~ + A_rb W, P = A_rk + A_rb R
     S = S0 D + u^T b_ + v^T k_          = S0 D + S0 G^T + v^T F      G = b_^T W, F = k_ + R^T b_
+
+and back, with dx the gradient of what u solves for, u = I' x,
+
+    dx = I'^T (A_rb^T dy + b_ dS^T)     = M^T dy + N dS^T            M = A_rb I', N = I'^T b_
 """
 
 import triton
@@ -101,12 +105,30 @@ def unit_inverse(x, C: tl.constexpr, EXACT: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["T", "H"])
+def solve(
+    w_ptr, a_ptr, b_ptr, inverse_ptr, starts_ptr, T, H,
+    K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """I' = (I - A_ab)^-1 [C,C] of every (chunk, head)."""
+    program = tl.program_id(0)
+    chunk, head = program // H, program % H
+    begin, length = chunk_tokens(chunk, starts_ptr, T, C)
+    w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+    w, a, b = w.to(tl.float32), a.to(tl.float32), b.to(tl.float32)
+    before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
+    x = lower(wide_product(a * exp(before), tl.trans(b * exp(-before - w)), EXACT), C, False)
+    store_tile(inverse_ptr, unit_inverse(x, C, EXACT), program.to(tl.int64), C, C)
+
+
+@triton.jit(do_not_specialize=["T", "H"])
 def prepare(
-    r_ptr, w_ptr, k_ptr, a_ptr, b_ptr, q_ptr, p_ptr, g_ptr, f_ptr, inverse_ptr, decay_ptr, r_size_ptr, k_size_ptr,
-    starts_ptr, T, H,
+    r_ptr, w_ptr, k_ptr, a_ptr, b_ptr, inverse_ptr, q_ptr, p_ptr, g_ptr, f_ptr, removal_ptr, reading_ptr, m_ptr, n_ptr,
+    decay_ptr, r_size_ptr, k_size_ptr, starts_ptr, T, H,
     K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Q [C,K], P [C,C], G [K,K], F [C,K] and D [K] of every (chunk, head), and I' [C,C] for the backward (KEEP).
+    """Q [C,K], P [C,C], G [K,K], F [C,K] and D [K] of every (chunk, head); KEEP: also W, R, M [C,C] and N [C,K].
 
     r and k go in units of each token's own size, r_size and k_size [C].
     """
@@ -116,38 +138,41 @@ def prepare(
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
     w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
     a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
-    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
+    inverse = load_tile(inverse_ptr, place, C, C)
     w = w.to(tl.float32)
     before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
     end = exp(tl.sum(w, axis=0))
-    tl.store(decay_ptr + place * BK + tl.arange(0, BK), end)
-    a = a.to(tl.float32) * exp(before)
-    fade = exp(-before - w)
-    b = b.to(tl.float32) * fade
-    inverse = unit_inverse(lower(wide_product(a, tl.trans(b), EXACT), C, False), C, EXACT)
-    inverse = narrow(inverse, EXACT)
-    if KEEP:
-        store_tile(inverse_ptr, inverse, place, C, C)
-    removal = narrow(product(inverse, narrow(a, EXACT), EXACT), EXACT)  # W
-
     k = k.to(tl.float32)
     k_size, k_inverse = row_sizes(k, EXACT)
-    k = k * k_inverse[:, None] * fade
-    tl.store(k_size_ptr + place * C + tl.arange(0, C), k_size)
+    k = k * k_inverse[:, None] * exp(-before - w)
+    a = a.to(tl.float32) * exp(before)
+    removal = narrow(product(inverse, narrow(a, EXACT), EXACT), EXACT)  # W
     a_k = lower(wide_product(a, tl.trans(k), EXACT), C, False)
     reading = narrow(product(inverse, narrow(a_k, EXACT), EXACT), EXACT)  # R
-    b_end = narrow(to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT), EXACT)
-    store_tile(g_ptr, product(tl.trans(b_end), removal, EXACT), place, BK, BK)
-    k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
-    store_tile(f_ptr, k_end + product(tl.trans(reading), b_end, EXACT), place, C, BK)
-
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
+    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
     r = r.to(tl.float32)
     r_size, r_inverse = row_sizes(r, EXACT)
     r = r * r_inverse[:, None] * exp(before + w)
-    tl.store(r_size_ptr + place * C + tl.arange(0, C), r_size)
-    r_b = narrow(lower(wide_product(r, tl.trans(b), EXACT), C, True), EXACT)
-    store_tile(q_ptr, r + product(r_b, removal, EXACT), place, C, BK)
     r_k = lower(wide_product(r, tl.trans(k), EXACT), C, True)
-    store_tile(p_ptr, r_k + product(r_b, reading, EXACT), place, C, C)
+    b = b.to(tl.float32) * exp(-before - w)
+    r_b = narrow(lower(wide_product(r, tl.trans(b), EXACT), C, True), EXACT)
+    p = r_k + product(r_b, reading, EXACT)
+    q = r + product(r_b, removal, EXACT)
+    b_end = narrow(to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT), EXACT)
+    k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
+    f = k_end + product(tl.trans(reading), b_end, EXACT)
+    g = product(tl.trans(b_end), removal, EXACT)
+    store_tile(p_ptr, p, place, C, C)
+    store_tile(q_ptr, q, place, C, BK)
+    store_tile(f_ptr, f, place, C, BK)
+    store_tile(g_ptr, g, place, BK, BK)
+    if KEEP:
+        store_tile(m_ptr, product(r_b, inverse, EXACT), place, C, C)
+        store_tile(n_ptr, product(tl.trans(inverse), b_end, EXACT), place, C, BK)
+        store_tile(removal_ptr, removal, place, C, BK)
+        store_tile(reading_ptr, reading, place, C, C)
+    tl.store(decay_ptr + place * BK + tl.arange(0, BK), end)
+    tl.store(r_size_ptr + place * C + tl.arange(0, C), r_size)
+    tl.store(k_size_ptr + place * C + tl.arange(0, C), k_size)
