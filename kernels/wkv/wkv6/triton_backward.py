@@ -4,39 +4,68 @@ import triton
 import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
-from wkv.triton_pieces import add_product, largest, load_rows, load_state, narrow, power_of_two, product, store_rows
-from wkv.wkv6.triton_decay import halves, load_decay, pattern, reach, spread, tile, upper
+from wkv.triton_pieces import add_product, largest, load_rows, narrow, power_of_two, product, store_rows
+from wkv.wkv6.triton_decay import (
+    blocks,
+    load_decay,
+    pattern,
+    pattern_of_blocks,
+    reach_in_blocks,
+    spread,
+    triangle,
+    upper,
+    upper_of_blocks,
+)
 
 
 @triton.jit
 def _unit(largest_one, EXACT: tl.constexpr):
-    """A power of two near the largest of a tensor, and its inverse; 1 where products are EXACT."""
+    """A power of two near the largest of a tensor; 1 where products are EXACT."""
     if EXACT:
-        return tl.full((), 1.0, tl.float32), tl.full((), 1.0, tl.float32)
+        return tl.full((), 1.0, tl.float32)
     else:  # noqa: RET505  (what follows a return is compiled too)
-        return power_of_two(largest_one, EXACT)
+        return power_of_two(largest_one, EXACT)[0]
 
 
 @triton.jit
-def _largest_of_tiles(
-    v_ptr, states_ptr, begin, head, length, place, H,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
+def _load_state(
+    ptr, place, row, column, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr
 ):  # fmt: skip
-    """The largest magnitudes of v and of the state, over all their value rows."""
+    """Rows from `row` and columns from `column` of state number `place` of [N,V,K]: [BV,BK], zeros beyond."""
+    vs, ks = row + tl.arange(0, BV)[:, None], column + tl.arange(0, BK)[None, :]
+    return tl.load(ptr + place * (V * K) + vs * K + ks, mask=(vs < V) & (ks < K), other=0.0)
+
+
+@triton.jit
+def _sizes(
+    v_ptr, states_ptr, begin, head, length, place, column, H,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """The units of v and of the state, over all their value rows."""
     v_size, s_size = 0.0, 0.0
     for n in tl.static_range((V + BV - 1) // BV):
         v_size = tl.maximum(v_size, largest(load_rows(v_ptr, begin, head, length, H, C, V, BV, n * BV)))
-        s_size = tl.maximum(s_size, largest(load_state(states_ptr, place, n * BV, K, V, BK, BV)))
-    return v_size, s_size
+        s_size = tl.maximum(s_size, largest(_load_state(states_ptr, place, n * BV, column, K, V, BK, BV)))
+    return _unit(v_size, EXACT), _unit(s_size, EXACT)
 
 
 @triton.jit
-def _pull(r, k, w, both, weight, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """Through one level, from the mirrored gradient of the pairs: the gradients [C,BK] of its rows, and of log weight."""
+def _far(r, k, both, weight, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
+    """Through level s >= 16, from the mirrored gradient of the pairs: the gradients of its rows, and of log weight."""
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    own = tl.where(((t ^ i) & (C - s)) == s, both, 0.0).to(both.dtype)
     mine = tl.where(upper(s, C), r, k)
-    gain = product(own, tile(r, k, weight, s, C, EXACT), EXACT) * weight
+    own = tl.where(((t ^ i) & (C - s)) == s, both, 0.0).to(both.dtype)
+    gain = product(own, mine * narrow(weight, EXACT), EXACT) * weight
+    return gain, gain * mine
+
+
+@triton.jit
+def _near(r, k, both, weight, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
+    """The same of level s < 16, all [C/16,16,...]."""
+    t, i = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
+    mine = tl.where(upper_of_blocks(s, C), r, k)
+    own = tl.where(((t ^ i) & (16 - s)) == s, both, 0.0).to(both.dtype)
+    gain = product(own, mine * narrow(weight, EXACT), EXACT) * weight
     return gain, gain * mine
 
 
@@ -46,89 +75,91 @@ def gradients(
     dr_ptr, dw_ptr, dk_ptr, du_ptr, starts_ptr,
     T, H, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of r, w and k of one (chunk, head) and its part of u's, from the states before and those after.
+    """The gradients of BK channels of r, w and k of one (chunk, head) and their part of u's, from the states before and
+    those after.
 
-    Operands are in units near their largest value. Sums are in units of size = max(S, k v) for what is read, and of
-    d_size = max(dS, r dy) for what reads: dr in size dy_size, dk in d_size v_size, dw and du in size d_size.
+    Operands are in units near their largest value. Those of r and k are such that r dY has the unit of dS and k V that
+    of S, or those have them; so all gradients of one input have one unit.
     """
+    tiles: tl.constexpr = (K + BK - 1) // BK
     program = tl.program_id(0)
-    chunk, head = (program // H).to(tl.int64), program % H
+    column, owner = (program % tiles) * BK, program // tiles
+    chunk, head = (owner // H).to(tl.int64), owner % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
-    place = program.to(tl.int64)
-    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    high = upper(C // 2, C)
-    log = load_decay(w_ptr, begin, head, length, H, C, K, BK)
-    w = narrow(log, EXACT)
-    lower_log, upper_log = halves(log, C)
-    r = load_rows(r_ptr, begin, head, length, H, C, K, BK)
-    k = load_rows(k_ptr, begin, head, length, H, C, K, BK)
-    r_size, r_inverse = _unit(largest(r), EXACT)
-    k_size, k_inverse = _unit(largest(k), EXACT)
-    r = spread(narrow(r * r_inverse, EXACT), BK, EXACT)
-    k = spread(narrow(k * k_inverse, EXACT), BK, EXACT)
-    v_size, s_size = _largest_of_tiles(v_ptr, states_ptr, begin, head, length, place, H, K, V, BK, BV, C)
-    dy_size, ds_size = _largest_of_tiles(dy_ptr, after_ptr, begin, head, length, place, H, K, V, BK, BV, C)
-    v_size, v_inverse = _unit(v_size, EXACT)
-    s_size, s_inverse = _unit(s_size, EXACT)
-    dy_size, dy_inverse = _unit(dy_size, EXACT)
-    ds_size, ds_inverse = _unit(ds_size, EXACT)
-    size, d_size = tl.maximum(s_size, k_size * v_size), tl.maximum(ds_size, r_size * dy_size)
-    kv_part, s_part = k_size * v_size / size, s_size / size
-    rdy_part, ds_part = r_size * dy_size / d_size, ds_size / d_size
+    place = owner.to(tl.int64)
+    v_size, s_size = _sizes(v_ptr, states_ptr, begin, head, length, place, column, H, K, V, BK, BV, C, EXACT)
+    dy_size, ds_size = _sizes(dy_ptr, after_ptr, begin, head, length, place, column, H, K, V, BK, BV, C, EXACT)
+    r = load_rows(r_ptr, begin, head, length, H, C, K, BK, column)
+    k = load_rows(k_ptr, begin, head, length, H, C, K, BK, column)
+    size = tl.maximum(s_size, _unit(largest(k), EXACT) * v_size)
+    d_size = tl.maximum(ds_size, _unit(largest(r), EXACT) * dy_size)
+    r = spread(narrow(r * (dy_size / d_size), EXACT), BK, EXACT)
+    k = spread(narrow(k * (v_size / size), EXACT), BK, EXACT)
 
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     d_own = tl.zeros((C,), tl.float32)
-    both = tl.zeros((C, C), tl.float32)
-    mirror = tl.zeros((C, C), tl.float32)
+    far = tl.zeros((C, C), tl.float32)
+    near = tl.zeros((C // 16, 16, 16), tl.float32)
+    far_mirror = tl.zeros((C, C), tl.float32)
+    near_mirror = tl.zeros((C // 16, 16, 16), tl.float32)
     dr = tl.zeros((C, BK), tl.float32)
     dk = tl.zeros((C, BK), tl.float32)
-    decay = tl.zeros((BK,), tl.float32)
+    dw = tl.zeros((C, BK), tl.float32)
     for n in tl.static_range((V + BV - 1) // BV):
-        v = load_rows(v_ptr, begin, head, length, H, C, V, BV, n * BV) * v_inverse
-        dy = load_rows(dy_ptr, begin, head, length, H, C, V, BV, n * BV) * dy_inverse
+        v = load_rows(v_ptr, begin, head, length, H, C, V, BV, n * BV) * (1.0 / v_size)
+        dy = load_rows(dy_ptr, begin, head, length, H, C, V, BV, n * BV) * (1.0 / dy_size)
         d_own += tl.sum(v * dy, axis=1)
         v, dy = narrow(v, EXACT), narrow(dy, EXACT)
-        both = add_product(both, dy, tl.trans(v), EXACT)
-        mirror = add_product(mirror, v, tl.trans(dy), EXACT)
-        s = load_state(states_ptr, place, n * BV, K, V, BK, BV) * s_inverse
-        ds = load_state(after_ptr, place, n * BV, K, V, BK, BV) * ds_inverse
-        decay += tl.sum(s * ds, axis=1)
-        dr = add_product(dr, dy, tl.trans(narrow(s, EXACT)), EXACT)
-        dk = add_product(dk, v, tl.trans(narrow(ds, EXACT)), EXACT)
-    both = narrow(tl.where(t > i, both, mirror), EXACT)
+        far = add_product(far, dy, tl.trans(v), EXACT)
+        far_mirror = add_product(far_mirror, v, tl.trans(dy), EXACT)
+        near = add_product(near, blocks(dy, C), blocks(v, C).permute(0, 2, 1), EXACT)
+        near_mirror = add_product(near_mirror, blocks(v, C), blocks(dy, C).permute(0, 2, 1), EXACT)
+        s = _load_state(states_ptr, place, n * BV, column, K, V, BK, BV) * (1.0 / size)
+        ds = _load_state(after_ptr, place, n * BV, column, K, V, BK, BV) * (1.0 / d_size)
+        dw = add_product(dw, tl.full((C, BV), 1.0, v.dtype), narrow(s * ds, EXACT), EXACT)
+        dr = add_product(dr, dy, narrow(s, EXACT), EXACT)
+        dk = add_product(dk, v, narrow(ds, EXACT), EXACT)
+    far = narrow(tl.where(t > i, far, far_mirror), EXACT)
+    i, j = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
+    near = narrow(tl.where(i > j, near, near_mirror), EXACT)
 
-    inner, outer = reach(w, C // 2, False, C, EXACT), reach(w, C // 2, True, C, EXACT)
-    dr *= tl.where(high, inner * tl.exp(lower_log)[None, :], outer) * s_part
-    dk *= tl.where(high, outer, inner * tl.exp(upper_log)[None, :]) * ds_part
-    from_start, to_end = r * dr * rdy_part, k * dk * kv_part  # gradients of the log weights there and back
-    gain, within = _pull(r, k, w, both, inner, C // 2, C, EXACT)
-    dr += tl.where(high, gain, 0.0) * kv_part
-    dk += tl.where(high, 0.0, gain) * rdy_part
-    within = within * (kv_part * rdy_part) + tl.where(high, from_start, to_end)
-    past = tl.sum(tl.where(high, from_start, 0.0), axis=0)  # what reads across the lower half
-    ahead = tl.sum(tl.where(high, 0.0, to_end), axis=0)  # what is carried across the upper half
-    dw = tl.where(high, ahead[None, :], past[None, :])
-    dw += (decay * tl.exp(lower_log + upper_log) * (s_part * ds_part))[None, :]
-    outside = narrow(tl.where(high, to_end, from_start), EXACT)
-    dw = add_product(dw, tl.trans(pattern(C // 2, True, C, EXACT)), outside, EXACT)
-    dw = add_product(dw, tl.trans(pattern(C // 2, False, C, EXACT)), narrow(within, EXACT), EXACT)
-    for n in tl.static_range(1, 5):
-        weight = reach(w, C >> n + 1, False, C, EXACT)
-        gain, within = _pull(r, k, w, both, weight, C >> n + 1, C, EXACT)
-        dr += tl.where(upper(C >> n + 1, C), gain, 0.0) * kv_part
-        dk += tl.where(upper(C >> n + 1, C), 0.0, gain) * rdy_part
-        within = narrow(within * (kv_part * rdy_part), EXACT)
-        dw = add_product(dw, tl.trans(pattern(C >> n + 1, False, C, EXACT)), within, EXACT)
-    store_rows(dw_ptr, dw * (size * d_size), begin, head, length, H, C, K, BK)
-
-    own = tl.where((t ^ i) == 1, both, 0.0).to(both.dtype)
-    gain = product(own, narrow(tl.where(upper(1, C), r, k), EXACT), EXACT)
-    dr += tl.where(upper(1, C), gain, 0.0) * kv_part
-    dk += tl.where(upper(1, C), 0.0, gain) * rdy_part
-    ks = tl.arange(0, BK)
+    # the states: dr and dk are still those of r and k decayed from the start and to the end of the chunk
+    w = narrow(load_decay(w_ptr, begin, head, length, H, C, K, BK, column), EXACT)
+    dw *= tl.exp2(product(tl.full((C, C), 1.0, w.dtype), w, EXACT))
+    dr *= tl.exp2(product(triangle(False, C, EXACT), w, EXACT))
+    dw = add_product(dw, triangle(True, C, EXACT), narrow(r * dr, EXACT), EXACT)
+    dk *= tl.exp2(product(triangle(True, C, EXACT), w, EXACT))
+    dw = add_product(dw, triangle(False, C, EXACT), narrow(k * dk, EXACT), EXACT)
+    ks = column + tl.arange(0, BK)
     u = tl.load(u_ptr + head * K + ks, mask=ks < K, other=0.0).to(tl.float32)[None, :]
-    dr += (d_own * kv_part)[:, None] * k * u
-    dk += (d_own * rdy_part)[:, None] * r * u
-    store_rows(dr_ptr, dr * (size * dy_size), begin, head, length, H, C, K, BK)
-    store_rows(dk_ptr, dk * (d_size * v_size), begin, head, length, H, C, K, BK)
-    du = tl.sum((d_own * (kv_part * rdy_part))[:, None] * r.to(tl.float32) * k, axis=0)
-    tl.store(du_ptr + place * K + ks, du * (size * d_size), mask=ks < K)
+    dr += d_own[:, None] * k * u
+    dk += d_own[:, None] * r * u
+    du = product(tl.full((C, C), 1.0, w.dtype), narrow(d_own[:, None] * r * k, EXACT), EXACT) * (size * d_size)
+    tl.store(du_ptr + place * K + ks[None, :] + t * 0, du, mask=(ks < K)[None, :] & (t == 0))
+
+    high = upper(C // 2, C)
+    weight = tl.exp2(product(pattern(False, C, EXACT), w, EXACT))
+    gain, within = _far(r, k, far, weight, C // 2, C, EXACT)
+    dr += tl.where(high, gain, 0.0)
+    dk += tl.where(high, 0.0, gain)
+    dw = add_product(dw, pattern(True, C, EXACT), narrow(within, EXACT), EXACT)
+    w = blocks(w, C)
+    weight = reach_in_blocks(w, 16, C, EXACT).reshape(C, BK)
+    gain, within = _far(r, k, far, weight, 16, C, EXACT)
+    dr += tl.where(upper(16, C), gain, 0.0)
+    dk += tl.where(upper(16, C), 0.0, gain)
+    dr, dk, dw, r, k = blocks(dr, C), blocks(dk, C), blocks(dw, C), blocks(r, C), blocks(k, C)
+    dw = add_product(dw, pattern_of_blocks(16, True, C, EXACT), narrow(blocks(within, C), EXACT), EXACT)
+    for n in tl.static_range(1, 4):
+        weight = reach_in_blocks(w, 1 << n, C, EXACT)
+        gain, within = _near(r, k, near, weight, 1 << n, C, EXACT)
+        dr += tl.where(upper_of_blocks(1 << n, C), gain, 0.0)
+        dk += tl.where(upper_of_blocks(1 << n, C), 0.0, gain)
+        dw = add_product(dw, pattern_of_blocks(1 << n, True, C, EXACT), narrow(within, EXACT), EXACT)
+    store_rows(dw_ptr, dw.reshape(C, BK) * (size * d_size), begin, head, length, H, C, K, BK, column)
+    own = tl.where((i ^ j) == 1, near, 0.0).to(near.dtype)
+    gain = product(own, tl.where(upper_of_blocks(1, C), r, k), EXACT)
+    dr += tl.where(upper_of_blocks(1, C), gain, 0.0)
+    dk += tl.where(upper_of_blocks(1, C), 0.0, gain)
+    store_rows(dr_ptr, dr.reshape(C, BK) * (size * dy_size), begin, head, length, H, C, K, BK, column)
+    store_rows(dk_ptr, dk.reshape(C, BK) * (d_size * v_size), begin, head, length, H, C, K, BK, column)

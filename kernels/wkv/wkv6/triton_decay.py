@@ -3,21 +3,24 @@
 The pairs of tokens i < t of a chunk are those of its levels s = 1, 2, 4, ...: in a block of 2s tokens, t in the upper
 half and i in the lower. The log decay between them is split at the border of the halves: the query reaches back to it,
 the key is carried to it, and neither weight exceeds one. At a level one tile holds both, queries above keys.
+
+Levels below 16 stay within blocks of 16 tokens, [C/16,16,...] here: a warp multiplies a block in its registers.
 """
 
 import triton
 import triton.language as tl
 
-from wkv.triton_pieces import load_rows, narrow, power_of_two, product, sums
+from wkv.triton_pieces import load_rows, narrow, power_of_two, product
 
-# The weight of a token decayed by more is zero in fp32; -inf would make NaN of 0 * -inf.
-LEAST = tl.constexpr(-120.0)
+LOG2_E = tl.constexpr(1.4426950408889634)
+# The weight of a token decayed by more, in powers of two, is zero in fp32; -inf would make NaN of 0 * -inf.
+LEAST = tl.constexpr(-160.0)
 
 
 @triton.jit
-def load_decay(ptr, begin, head, length, H, C: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):
-    """The log decays of a chunk [C,BD], held above LEAST."""
-    return tl.maximum(load_rows(ptr, begin, head, length, H, C, D, BD), LEAST)
+def load_decay(ptr, begin, head, length, H, C: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, first=0):
+    """The log decays of a chunk [C,BD] to base 2, held above LEAST."""
+    return tl.maximum(load_rows(ptr, begin, head, length, H, C, D, BD, first) * LOG2_E, LEAST)
 
 
 @triton.jit
@@ -47,52 +50,67 @@ def upper(s: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def pattern(s: tl.constexpr, TURNED: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """0/1 [C,C]: of the tokens of t's half block, those before t where it is the upper half, else those after t.
+def triangle(LATER: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
+    """0/1 [C,C]: of the tokens of the chunk, those before t; LATER, those after t."""
+    t, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    if LATER:
+        return narrow(tl.where(j > t, 1.0, 0.0), EXACT)
+    else:  # noqa: RET505
+        return narrow(tl.where(j < t, 1.0, 0.0), EXACT)
 
-    TURNED: those after t in the upper half, before t in the lower.
+
+@triton.jit
+def pattern(TURNED: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
+    """0/1 [C,C] of level C / 2: of the tokens in t's half, those before t in the upper half, those after t in the lower.
+
+    TURNED: transposed.
     """
     t, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    early = (t & s) != 0
+    early = t >= C // 2
     if TURNED:
-        early = (t & s) == 0
-    ones = ((t ^ j) < s) & (t != j) & (early == (j < t))
-    return narrow(tl.where(ones, 1.0, 0.0), EXACT)
+        early = t < C // 2
+    return narrow(tl.where(((t ^ j) < C // 2) & (t != j) & (early == (j < t)), 1.0, 0.0), EXACT)
 
 
 @triton.jit
-def reach(w, s: tl.constexpr, TURNED: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """The weights [C,BK] of level s: from the border of the halves to a query above it, from a key below it to there.
+def blocks(x, C: tl.constexpr):
+    """[C,D] -> [C/16,16,D]."""
+    return x.reshape(C // 16, 16, x.shape[1])
 
-    TURNED, at s = C / 2: from the start of the chunk to a query of the lower half, from a key of the upper half to its
-    end.
+
+@triton.jit
+def upper_of_blocks(s: tl.constexpr, C: tl.constexpr):
+    """Which tokens [C/16,16,1] are in the upper half of their block of 2s, s <= 16."""
+    t = tl.arange(0, C // 16)[:, None, None] * 16 + tl.arange(0, 16)[None, :, None]
+    return (t & s) != 0
+
+
+@triton.jit
+def pattern_of_blocks(s: tl.constexpr, TURNED: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
+    """0/1 [C/16,16,16] of level s <= 16: of the tokens in t's block of s, those before t in an upper half, else after t.
+
+    TURNED: transposed.
     """
-    return tl.exp2(sums(pattern(s, TURNED, C, EXACT), w, EXACT) * 1.4426950408889634)
+    i, j = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
+    early = upper_of_blocks(s, C)
+    if TURNED:
+        early = early == 0
+    return narrow(tl.where(((i ^ j) < s) & (i != j) & (early == (j < i)), 1.0, 0.0), EXACT)
 
 
 @triton.jit
-def halves(w, C: tl.constexpr):
-    """The log decays [BK] of the two halves of a chunk."""
-    high = upper(C // 2, C)
-    return tl.sum(tl.where(high, 0.0, w), axis=0), tl.sum(tl.where(high, w, 0.0), axis=0)
+def reach_in_blocks(w, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
+    """The weights [C/16,16,BK] of level s <= 16, from w [C/16,16,BK]."""
+    return tl.exp2(product(pattern_of_blocks(s, False, C, EXACT), w, EXACT))
 
 
 @triton.jit
-def edge(inner, outer, lower_log, upper_log, END: tl.constexpr, C: tl.constexpr):
-    """The weights [C,BK] from the start of the chunk to each query, or, END, from each key to the end of the chunk."""
-    if END:
-        return tl.where(upper(C // 2, C), outer, inner * tl.exp(upper_log)[None, :])
-    else:  # noqa: RET505
-        return tl.where(upper(C // 2, C), inner * tl.exp(lower_log)[None, :], outer)
+def tile_of_blocks(above, below, weight, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
+    """The tile [C/16,16,BK] of level s <= 16, as an operand: the weighed rows of `above` in upper halves, else `below`."""
+    return tl.where(upper_of_blocks(s, C), above, below) * narrow(weight, EXACT)
 
 
 @triton.jit
-def tile(above, below, weight, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """The tile [C,BK] of level s, as an operand: the weighed rows of `above` in the upper halves, else of `below`."""
-    return narrow(tl.where(upper(s, C), above, below).to(tl.float32) * weight, EXACT)
-
-
-@triton.jit
-def square(x, EXACT: tl.constexpr):
-    """x x^T of a level's tile: right where that level is the highest bit in which t and i differ."""
-    return product(x, tl.trans(x), EXACT)
+def squares(x, EXACT: tl.constexpr):
+    """x x^T of every block."""
+    return product(x, x.permute(0, 2, 1), EXACT)

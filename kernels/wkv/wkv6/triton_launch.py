@@ -10,6 +10,8 @@ from wkv.wkv6.triton_scan import output, scan
 
 # Below so many (sequence, head, tile) programs the outputs are computed apart from the walk over the states.
 FEW = 128
+# Channels of a program of `gradients`, at most.
+WIDTH = 32
 
 
 def forward(
@@ -38,7 +40,8 @@ def backward(
     after = _walk(k, w, r, dy, u, ds, dstates, dv, ds0, table, True, True)
     du = ds.new_empty((table.chunks, H, K))  # each chunk's part
     BK, BV = _sizes(K, V)
-    gradients[(table.chunks * H,)](
+    BK = min(BK, WIDTH)
+    gradients[(table.chunks * H * triton.cdiv(K, BK),)](
         r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
         K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4,
     )  # fmt: skip

@@ -19,7 +19,19 @@ from wkv.triton_pieces import (
     store_rows,
     store_state,
 )
-from wkv.wkv6.triton_decay import edge, halves, load_decay, reach, spread, square, tile, unit_rows, upper
+from wkv.wkv6.triton_decay import (
+    blocks,
+    load_decay,
+    pattern,
+    reach_in_blocks,
+    spread,
+    squares,
+    tile_of_blocks,
+    triangle,
+    unit_rows,
+    upper,
+    upper_of_blocks,
+)
 
 
 @triton.jit
@@ -32,52 +44,63 @@ def _chunk(
 
     The queries q are r; BACK, they are k, the keys k are r, and v, y and `state` are dy, dv and dS.
     """
-    log = load_decay(w_ptr, begin, head, length, H, C, K, BK)
-    w = narrow(log, EXACT)
-    lower_log, upper_log = halves(log, C)  # [BK]
+    w = narrow(load_decay(w_ptr, begin, head, length, H, C, K, BK), EXACT)
     k, k_size = unit_rows(load_rows(k_ptr, begin, head, length, H, C, K, BK), 1.0, EXACT)
     v = load_rows(v_ptr, begin, head, length, H, C, V, BV, first) * k_size[:, None]
     size, inverse_size = power_of_two(tl.maximum(largest(state), largest(v)), EXACT)
     v = narrow(v * inverse_size, EXACT)
     old = narrow(state * inverse_size, EXACT)
     k = spread(k, BK, EXACT)
-    inner, outer = reach(w, C // 2, False, C, EXACT), reach(w, C // 2, True, C, EXACT)
     if STATE:
-        new = product(tl.trans(narrow(k.to(tl.float32) * edge(inner, outer, lower_log, upper_log, not BACK, C), EXACT)), v, EXACT)
-        state = state * tl.exp(lower_log + upper_log)[:, None] + new * size
+        to_end = narrow(tl.exp2(product(triangle(not BACK, C, EXACT), w, EXACT)), EXACT)
+        new = product(tl.trans(k * to_end), v, EXACT)
+        decay = product(tl.trans(w), tl.full((C, BV), 1.0, w.dtype), EXACT)
+        state = state * tl.exp2(decay) + new * size
     if OUTPUT:
         ks = tl.arange(0, BK)
         u = tl.load(u_ptr + head * K + ks, mask=ks < K, other=0.0).to(tl.float32)
         most = tl.maximum(tl.max(tl.abs(u), axis=0), 1.0)
         q, q_size = unit_rows(load_rows(q_ptr, begin, head, length, H, C, K, BK), most, EXACT)
         q = spread(q, BK, EXACT)
-        reading = narrow(q.to(tl.float32) * edge(inner, outer, lower_log, upper_log, BACK, C), EXACT)
-        y = product(reading, old, EXACT)
         own = tl.sum(q.to(tl.float32) * k.to(tl.float32) * u[None, :], axis=1)
-        y = add_product(y, narrow(pairs(q, w, k, own, inner, C, BACK, EXACT), EXACT), v, EXACT)
+        from_start = narrow(tl.exp2(product(triangle(BACK, C, EXACT), w, EXACT)), EXACT)
+        y = product(q * from_start, old, EXACT)
+        y = add_pairs(y, q, w, k, v, own, C, BACK, EXACT)
         store_rows(y_ptr, y * (q_size * size)[:, None], begin, head, length, H, C, V, BV, first)
     return state
 
 
 @triton.jit
-def pairs(q, w, k, own, inner, C: tl.constexpr, BACK: tl.constexpr, EXACT: tl.constexpr):
-    """[C,C]: what the query of token t reads of the key of token i, decayed in between; of its own `own` [C].
+def add_pairs(y, q, w, k, v, own, C: tl.constexpr, BACK: tl.constexpr, EXACT: tl.constexpr):
+    """y [C,BV] and what the queries read within the chunk: of tokens i < t decayed in between, of their own by `own` [C].
 
-    Zero where i > t, or, BACK, where i < t. `inner`: the weights of level C / 2.
+    BACK: of tokens i > t.
     """
-    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     above, below = q, k
     if BACK:
         above, below = k, q
-    found = square(tile(above, below, inner, C // 2, C, EXACT), EXACT)
-    for n in tl.static_range(1, 5):
-        x = tile(above, below, reach(w, C >> n + 1, False, C, EXACT), C >> n + 1, C, EXACT)
-        found = tl.where(((t ^ i) & (C - (C >> n))) == 0, square(x, EXACT), found)
-    found = tl.where(((t ^ i) & (C - 2)) == 0, square(tl.where(upper(1, C), above, below), EXACT), found)
+    weight = tl.exp2(product(pattern(False, C, EXACT), w, EXACT))
+    x = tl.where(upper(C // 2, C), above, below) * narrow(weight, EXACT)
+    far = product(x, tl.trans(x), EXACT)
+    w, above, below = blocks(w, C), blocks(above, C), blocks(below, C)
+    x = tile_of_blocks(above, below, reach_in_blocks(w, 16, C, EXACT), 16, C, EXACT).reshape(C, q.shape[1])
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    far = tl.where(((t ^ i) & 32) == 0, product(x, tl.trans(x), EXACT), far)
+    past = (t >> 4) > (i >> 4)
+    if BACK:
+        past = (t >> 4) < (i >> 4)
+    y = add_product(y, narrow(tl.where(past, far, 0.0), EXACT), v, EXACT)
+
+    t, i = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
+    near = squares(tl.where(upper_of_blocks(1, C), above, below), EXACT)
+    for n in tl.static_range(1, 4):
+        x = tile_of_blocks(above, below, reach_in_blocks(w, 1 << n, C, EXACT), 1 << n, C, EXACT)
+        near = tl.where(((t ^ i) & (1 << n)) != 0, squares(x, EXACT), near)
     past = t > i
     if BACK:
         past = t < i
-    return tl.where(past, found, tl.where(t == i, own[:, None], 0.0))
+    near = tl.where(past, near, tl.where(t == i, own.reshape(C // 16, 16, 1), 0.0))
+    return add_product(blocks(y, C), narrow(near, EXACT), blocks(v, C), EXACT).reshape(y.shape)
 
 
 @triton.jit(do_not_specialize=["T", "H"])

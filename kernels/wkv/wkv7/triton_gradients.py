@@ -41,47 +41,46 @@ def gradients(
     v = narrow(v.to(tl.float32) * (k_size / size)[:, None], EXACT)
     dy = narrow(dy.to(tl.float32) * (r_size / d_size)[:, None], EXACT)
 
-    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     dk = product(v, tl.trans(ds), EXACT) * end[None, :]
     db = product(u, tl.trans(ds), EXACT) * end[None, :]
-    fade = exp(-before - w)
     k = k.to(tl.float32) * (1 / k_size)[:, None]
-    b = b.to(tl.float32)
-    ends += tl.sum((k * dk + b * db) * fade, axis=0)
+    ends += tl.sum((k * dk + b.to(tl.float32) * db) * exp(-before - w), axis=0)
     a = a.to(tl.float32) * exp(before)
-    dk += wide_product(upper(product(v, tl.trans(dx), EXACT), C, False), a, EXACT)
-    db += wide_product(upper(product(u, tl.trans(dx), EXACT), C, False), a, EXACT)
     r = r.to(tl.float32) * (1 / r_size)[:, None] * exp(before + w)
+    dk += wide_product(upper(product(v, tl.trans(dx), EXACT), C, False), a, EXACT)
     dk += wide_product(upper(product(v, tl.trans(dy), EXACT), C, True), r, EXACT)
-    db += wide_product(upper(product(u, tl.trans(dy), EXACT), C, True), r, EXACT)
-    dk *= fade
-    db *= fade
-    gain = -k * dk - b * db
+    dk *= exp(-before - w)
     store_rows(dk_ptr, dk * (both / k_size)[:, None], begin, head, length, H, C, K, BK)
+    gain = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (-1 / k_size)[:, None] * dk
+    db += wide_product(upper(product(u, tl.trans(dx), EXACT), C, False), a, EXACT)
+    db += wide_product(upper(product(u, tl.trans(dy), EXACT), C, True), r, EXACT)
+    db *= exp(-before - w)
     store_rows(db_ptr, db * both, begin, head, length, H, C, K, BK)
+    gain -= raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * db
 
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
-    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
-    da = product(dx, tl.trans(s), EXACT)
-    dr = product(dy, tl.trans(s), EXACT)
     fade = exp(-before - w)
-    b = b.to(tl.float32) * fade
-    da += wide_product(lower(product(dx, tl.trans(u), EXACT), C, False), b, EXACT)
-    dr += wide_product(lower(product(dy, tl.trans(u), EXACT), C, True), b, EXACT)
     k = k.to(tl.float32) * (1 / k_size)[:, None] * fade
-    da += wide_product(lower(product(dx, tl.trans(v), EXACT), C, False), k, EXACT)
+    b = b.to(tl.float32) * fade
+    dr = product(dy, tl.trans(s), EXACT)
     dr += wide_product(lower(product(dy, tl.trans(v), EXACT), C, True), k, EXACT)
-    da *= exp(before)
+    dr += wide_product(lower(product(dy, tl.trans(u), EXACT), C, True), b, EXACT)
     dr *= exp(before + w)
-    own = a.to(tl.float32) * da  # what the decays before t gain through a_t
-    gain += own + r.to(tl.float32) * (1 / r_size)[:, None] * dr
-    store_rows(da_ptr, da * both, begin, head, length, H, C, K, BK)
     store_rows(dr_ptr, dr * (both / r_size)[:, None], begin, head, length, H, C, K, BK)
+    gain += raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / r_size)[:, None] * dr
+    da = product(dx, tl.trans(s), EXACT)
+    da += wide_product(lower(product(dx, tl.trans(v), EXACT), C, False), k, EXACT)
+    da += wide_product(lower(product(dx, tl.trans(u), EXACT), C, False), b, EXACT)
+    da *= exp(before)
+    store_rows(da_ptr, da * both, begin, head, length, H, C, K, BK)
+    # what the decays before t gain through a_t
+    own = raw_rows(a_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * da
+    gain += own
 
     # the log decay of token j is part of every later one's: from j on, all gains but that of a_j itself
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
