@@ -15,6 +15,7 @@ from wkv.wkv6.triton_decay import (
     triangle,
     upper,
     upper_of_blocks,
+    weights,
 )
 
 
@@ -125,10 +126,10 @@ def gradients(
 
     # the states: dr and dk are still those of r and k decayed from the start and to the end of the chunk
     w = narrow(load_decay(w_ptr, begin, head, length, H, C, K, BK, column), EXACT)
-    dw *= tl.exp2(product(tl.full((C, C), 1.0, w.dtype), w, EXACT))
-    dr *= tl.exp2(product(triangle(False, C, EXACT), w, EXACT))
+    dw *= weights(tl.full((C, C), 1.0, w.dtype), w, EXACT)
+    dr *= weights(triangle(False, C, EXACT), w, EXACT)
     dw = add_product(dw, triangle(True, C, EXACT), narrow(r * dr, EXACT), EXACT)
-    dk *= tl.exp2(product(triangle(True, C, EXACT), w, EXACT))
+    dk *= weights(triangle(True, C, EXACT), w, EXACT)
     dw = add_product(dw, triangle(False, C, EXACT), narrow(k * dk, EXACT), EXACT)
     ks = column + tl.arange(0, BK)
     u = tl.load(u_ptr + head * K + ks, mask=ks < K, other=0.0).to(tl.float32)[None, :]
@@ -138,7 +139,7 @@ def gradients(
     tl.store(du_ptr + place * K + ks[None, :] + t * 0, du, mask=(ks < K)[None, :] & (t == 0))
 
     high = upper(C // 2, C)
-    weight = tl.exp2(product(pattern(False, C, EXACT), w, EXACT))
+    weight = weights(pattern(False, C, EXACT), w, EXACT)
     gain, within = _far(r, k, far, weight, C // 2, C, EXACT)
     dr += tl.where(high, gain, 0.0)
     dk += tl.where(high, 0.0, gain)

@@ -12,15 +12,20 @@ import triton.language as tl
 
 from wkv.triton_pieces import load_rows, narrow, power_of_two, product
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-# The weight of a token decayed by more, in powers of two, is zero in fp32; -inf would make NaN of 0 * -inf.
-LEAST = tl.constexpr(-160.0)
+# The weight of a token decayed by more is zero in fp32; -inf would make NaN of 0 * -inf.
+LEAST = tl.constexpr(-120.0)
 
 
 @triton.jit
 def load_decay(ptr, begin, head, length, H, C: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, first=0):
-    """The log decays of a chunk [C,BD] to base 2, held above LEAST."""
-    return tl.maximum(load_rows(ptr, begin, head, length, H, C, D, BD, first) * LOG2_E, LEAST)
+    """The log decays of a chunk [C,BD], held above LEAST."""
+    return tl.maximum(load_rows(ptr, begin, head, length, H, C, D, BD, first), LEAST)
+
+
+@triton.jit
+def weights(pattern, w, EXACT: tl.constexpr):
+    """exp(pattern w), [C,BD] or of blocks; by base 2, which takes fewer instructions."""
+    return tl.exp2(product(pattern, w, EXACT) * 1.4426950408889634)
 
 
 @triton.jit
@@ -101,13 +106,23 @@ def pattern_of_blocks(s: tl.constexpr, TURNED: tl.constexpr, C: tl.constexpr, EX
 @triton.jit
 def reach_in_blocks(w, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
     """The weights [C/16,16,BK] of level s <= 16, from w [C/16,16,BK]."""
-    return tl.exp2(product(pattern_of_blocks(s, False, C, EXACT), w, EXACT))
+    return weights(pattern_of_blocks(s, False, C, EXACT), w, EXACT)
 
 
 @triton.jit
-def tile_of_blocks(above, below, weight, s: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """The tile [C/16,16,BK] of level s <= 16, as an operand: the weighed rows of `above` in upper halves, else `below`."""
-    return tl.where(upper_of_blocks(s, C), above, below) * narrow(weight, EXACT)
+def bits(x):
+    """The bits of a 16-bit or 32-bit operand."""
+    if x.dtype == tl.float16:
+        return x.to(tl.int16, bitcast=True)
+    else:  # noqa: RET505
+        return x.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def choose(where, below, change):
+    """`below`, with the bits of `change` flipped at `where`: two numbers an instruction, unlike a selection."""
+    mask = tl.where(where, -1, 0).to(change.dtype)
+    return (bits(below) ^ (change & mask)).to(below.dtype, bitcast=True)
 
 
 @triton.jit

@@ -20,17 +20,19 @@ from wkv.triton_pieces import (
     store_state,
 )
 from wkv.wkv6.triton_decay import (
+    bits,
     blocks,
+    choose,
     load_decay,
     pattern,
     reach_in_blocks,
     spread,
     squares,
-    tile_of_blocks,
     triangle,
     unit_rows,
     upper,
     upper_of_blocks,
+    weights,
 )
 
 
@@ -52,10 +54,9 @@ def _chunk(
     old = narrow(state * inverse_size, EXACT)
     k = spread(k, BK, EXACT)
     if STATE:
-        to_end = narrow(tl.exp2(product(triangle(not BACK, C, EXACT), w, EXACT)), EXACT)
+        to_end = narrow(weights(triangle(not BACK, C, EXACT), w, EXACT), EXACT)
         new = product(tl.trans(k * to_end), v, EXACT)
-        decay = product(tl.trans(w), tl.full((C, BV), 1.0, w.dtype), EXACT)
-        state = state * tl.exp2(decay) + new * size
+        state = state * weights(tl.trans(w), tl.full((C, BV), 1.0, w.dtype), EXACT) + new * size
     if OUTPUT:
         ks = tl.arange(0, BK)
         u = tl.load(u_ptr + head * K + ks, mask=ks < K, other=0.0).to(tl.float32)
@@ -63,7 +64,7 @@ def _chunk(
         q, q_size = unit_rows(load_rows(q_ptr, begin, head, length, H, C, K, BK), most, EXACT)
         q = spread(q, BK, EXACT)
         own = tl.sum(q.to(tl.float32) * k.to(tl.float32) * u[None, :], axis=1)
-        from_start = narrow(tl.exp2(product(triangle(BACK, C, EXACT), w, EXACT)), EXACT)
+        from_start = narrow(weights(triangle(BACK, C, EXACT), w, EXACT), EXACT)
         y = product(q * from_start, old, EXACT)
         y = add_pairs(y, q, w, k, v, own, C, BACK, EXACT)
         store_rows(y_ptr, y * (q_size * size)[:, None], begin, head, length, H, C, V, BV, first)
@@ -79,11 +80,13 @@ def add_pairs(y, q, w, k, v, own, C: tl.constexpr, BACK: tl.constexpr, EXACT: tl
     above, below = q, k
     if BACK:
         above, below = k, q
-    weight = tl.exp2(product(pattern(False, C, EXACT), w, EXACT))
-    x = tl.where(upper(C // 2, C), above, below) * narrow(weight, EXACT)
+    weight = weights(pattern(False, C, EXACT), w, EXACT)
+    change = bits(above) ^ bits(below)
+    x = choose(upper(C // 2, C), below, change) * narrow(weight, EXACT)
     far = product(x, tl.trans(x), EXACT)
-    w, above, below = blocks(w, C), blocks(above, C), blocks(below, C)
-    x = tile_of_blocks(above, below, reach_in_blocks(w, 16, C, EXACT), 16, C, EXACT).reshape(C, q.shape[1])
+    w, below, change = blocks(w, C), blocks(below, C), blocks(change, C)
+    x = choose(upper_of_blocks(16, C), below, change) * narrow(reach_in_blocks(w, 16, C, EXACT), EXACT)
+    x = x.reshape(C, q.shape[1])
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     far = tl.where(((t ^ i) & 32) == 0, product(x, tl.trans(x), EXACT), far)
     past = (t >> 4) > (i >> 4)
@@ -92,9 +95,9 @@ def add_pairs(y, q, w, k, v, own, C: tl.constexpr, BACK: tl.constexpr, EXACT: tl
     y = add_product(y, narrow(tl.where(past, far, 0.0), EXACT), v, EXACT)
 
     t, i = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
-    near = squares(tl.where(upper_of_blocks(1, C), above, below), EXACT)
+    near = squares(choose(upper_of_blocks(1, C), below, change), EXACT)
     for n in tl.static_range(1, 4):
-        x = tile_of_blocks(above, below, reach_in_blocks(w, 1 << n, C, EXACT), 1 << n, C, EXACT)
+        x = choose(upper_of_blocks(1 << n, C), below, change) * narrow(reach_in_blocks(w, 1 << n, C, EXACT), EXACT)
         near = tl.where(((t ^ i) & (1 << n)) != 0, squares(x, EXACT), near)
     past = t > i
     if BACK:
