@@ -15,6 +15,8 @@ from wkv.checks import grad_needed, sequence_lengths
 from wkv.chunk_table import CHUNK, ChunkTable
 
 LIBRARY = Library("wkv", "FRAGMENT")
+# What a forward pass is asked to keep, added up: what its backward pass needs, the states before every chunk.
+BACKWARD, STATES = 1, 2
 Run = Callable[..., Any]
 
 
@@ -23,7 +25,8 @@ class Kernels:
     """An operator's kernels; its inputs are `names`, of which the first is r and the fourth v, and then s0.
 
     Both passes are those of the operator's `triton_launch`. `saved`: given the inputs, s0 and the number of chunks,
-    empty tensors like what the forward pass keeps for the backward pass beside the states.
+    empty tensors like what the forward pass keeps for the backward pass beside the states. `again`: whether the states
+    are there once more, so that the backward pass does without them.
     """
 
     name: str
@@ -31,23 +34,28 @@ class Kernels:
     forward: Run
     backward: Run
     saved: Callable[..., list[Tensor]]
+    again: bool = False
 
     def run_forward(self, *args: Any) -> tuple[Tensor, ...]:
-        """(*inputs, s0, starts, first, keep) -> (y, s, states, …), where all that is kept is empty unless `keep`."""
+        """(*inputs, s0, starts, first, keep) -> (y, s, states, …), where what `keep` does not name is empty."""
         *xs, starts, first, keep = args
         xs = [aligned(x) for x in xs]
         if xs[0].numel() == 0 or xs[3].numel() == 0:  # nothing moves: the state stays
             kept = [torch.empty_like(x) for x in self.fake_forward(*args)[2:]]
             return torch.zeros_like(xs[3]), xs[-1].clone(), *kept
-        y, s, *kept = self.forward(*xs, table_of(xs[0], xs[-1], starts, first), keep)
-        return y, s, *(kept if keep else [x.new_empty(0) for x in kept])
+        y, s, states, *more = self.forward(*xs, table_of(xs[0], xs[-1], starts, first), keep)
+        if keep & BACKWARD:
+            return y, s, states, *more
+        return y, s, states if keep else states[:0], *(x.new_empty(0) for x in more)
 
     def fake_forward(self, *args: Any) -> tuple[Tensor, ...]:
         """The same shapes and dtypes, computed from nothing else."""
         *xs, starts, first, keep = args
         s0, chunks = xs[-1], table_of(xs[0], xs[-1], starts, first).chunks
-        kept = [s0.new_empty((chunks, *s0.shape[1:])), *self.saved(*xs, chunks)]
-        return empty_like(xs[3]), empty_like(s0), *(kept if keep else [x.new_empty(0) for x in kept])
+        there = keep & STATES or (keep and not self.again)
+        states = s0.new_empty((chunks if there else 0, *s0.shape[1:]))
+        more = self.saved(*xs, chunks)
+        return empty_like(xs[3]), empty_like(s0), states, *(more if keep & BACKWARD else [x.new_empty(0) for x in more])
 
     def run_backward(self, *args: Any) -> tuple[Tensor, ...]:
         """(*inputs, states, …, dy, ds, dstates, starts, first) -> gradients of the inputs and of s0."""
@@ -73,7 +81,7 @@ def make_operator(kernels: Kernels) -> Run:
     more = len(kernels.saved(*[blank] * (len(inputs) + 1), 0))
     tables = ["Tensor? starts", "Tensor? first"]
     kept = ["Tensor states", *(f"Tensor saved{i}" for i in range(more))]
-    forward = _define(f"{kernels.name}_forward", [*inputs, "Tensor s0", *tables, "bool keep"], 2 + len(kept))
+    forward = _define(f"{kernels.name}_forward", [*inputs, "Tensor s0", *tables, "int keep"], 2 + len(kept))
     gradients = ["Tensor dy", "Tensor ds", "Tensor? dstates"]
     backward = _define(f"{kernels.name}_backward", [*inputs, *kept, *gradients, *tables], len(inputs) + 1)
     _implement(forward, kernels.run_forward, kernels.fake_forward)
@@ -119,7 +127,7 @@ def call_operator(
         plan = _plan if traced([*inputs, s0]) else _plan_once
         table, kept = plan(batch, tokens, None if lengths is None else tuple(lengths), every, inputs[0].device)
         starts, first = table.starts, table.first
-    keep = every is not None or grad_needed(*inputs, s0)
+    keep = BACKWARD * grad_needed(*inputs, s0) + STATES * (every is not None)
     y, s, states, *_ = operator(*(x.contiguous() for x in (*inputs, s0)), starts, first, keep)
     if every is None:
         return y, s, None

@@ -1,16 +1,12 @@
-"""A few calls of every Triton kernel, to be run under a checker: `compute-sanitizer --tool memcheck python sanitize.py`.
+"""Calls of every Triton kernel, to be run under a checker: `compute-sanitizer --tool memcheck python sanitize.py`.
 
 Also with racecheck and initcheck; set PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that every tensor is an allocation of its
 own, and run once without a checker first, so that the kernels are compiled.
 """
 
 import sys
-from pathlib import Path
 
 import torch
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "kernels")]
-
 from wkv import wkv6_step, wkv7_step
 from wkv_cases import call, draw, gradients
 

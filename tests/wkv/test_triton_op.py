@@ -25,12 +25,12 @@ def recorded(inputs):
 
 
 @both_operators
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [0, 1, 2, 3])
 def test_the_forward_op_is_a_proper_op(name, keep):
     op = forward_op(name)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(op, (*draw(name, T=5), None, None, keep), test_utils=tests)
-    if keep:
+    if keep == 3:
         inputs = (*recorded(draw(name, T=5)), None, None, keep)
         torch.library.opcheck(op, inputs, test_utils=(*tests, "test_aot_dispatch_dynamic"))
 
@@ -38,7 +38,7 @@ def test_the_forward_op_is_a_proper_op(name, keep):
 @both_operators
 def test_the_backward_op_is_a_proper_op(name):
     *inputs, s0 = draw(name, T=5, dtype=torch.bfloat16)
-    y, s, *kept = forward_op(name)(*inputs, s0, None, None, True)
+    y, s, *kept = forward_op(name)(*inputs, s0, None, None, 3)
     op = getattr(OPS, f"{name}_backward").default
     torch.library.opcheck(op, (*inputs, *kept, y, s, None, None, None), test_utils=("test_schema", "test_faketensor"))
 
@@ -113,7 +113,7 @@ def test_a_second_derivative_is_refused_with_what_to_do(name):
     grads = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match=rf'{name}: the "triton" backend has no second derivative; pass backend='):
         torch.autograd.grad(grads[0].sum(), inputs)
-    y = forward_op(name)(*inputs, None, None, True)[0]
+    y = forward_op(name)(*inputs, None, None, 3)[0]
     grads = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(grads[0].sum(), inputs)
@@ -141,7 +141,7 @@ def test_only_a_recorded_call_keeps_anything(name):
         assert y.grad_fn is not None and s.grad_fn is not None
     places = {x.data_ptr() for x in saved if x.numel()}
     assert {x.data_ptr() for x in inputs[:-1]} <= places  # the inputs themselves, and what the forward pass adds
-    assert all(x.numel() == 0 for x in forward_op(name)(*draw(name, T=5), None, None, False)[2:])
+    assert all(x.numel() == 0 for x in forward_op(name)(*draw(name, T=5), None, None, 0)[2:])
 
 
 @both_operators
@@ -165,7 +165,7 @@ def test_shapes_are_known_without_any_kernel(name):
     with FakeTensorMode() as mode:
         inputs = [mode.from_tensor(x) for x in draw(name, B=2, T=130, H=3, dtype=torch.bfloat16)]
         assert traced(inputs)
-        y, s, states, *_ = op(*inputs, None, None, True)
+        y, s, states, *_ = op(*inputs, None, None, 3)
         assert (y.shape, y.dtype) == (inputs[3].shape, torch.bfloat16)
         assert (s.shape, s.dtype) == (inputs[-1].shape, torch.float32)
         assert (states.shape, states.dtype) == ((2 * 3, *s.shape[1:]), torch.float32)

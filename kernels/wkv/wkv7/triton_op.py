@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from wkv.chunk_table import CHUNK
@@ -11,14 +10,18 @@ from wkv.wkv7.triton_launch import backward, forward, padded, product_dtype
 
 
 def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, chunks: int) -> list[Tensor]:
-    """Like the inverse, Q, P, G, F, decays and sizes of `forward`."""
+    """Like the states, u, sizes of these, Q, P, G, F, M, N, decays and sizes of `forward`."""
     dtype = product_dtype(r, k, v, a, b)
-    H, C, K = r.shape[2], CHUNK, padded(r.shape[3])
-    halves = [r.new_empty((chunks, H, *shape), dtype=dtype) for shape in ((C, C), (C, K), (C, C), (K, K), (C, K))]
-    return [*halves, s0.new_empty((chunks, H, K)), s0.new_empty((2, chunks, H, C))]
+    H, C, K, V = r.shape[2], CHUNK, padded(r.shape[3]), padded(v.shape[3])
+    states, *halves = (
+        r.new_empty((chunks, H, *shape), dtype=dtype)
+        for shape in ((K, V), (C, V), (C, K), (C, C), (K, K), (C, K), (C, C), (C, K))
+    )
+    size, decay = s0.new_empty((chunks, H)), s0.new_empty((chunks, H, K))
+    return [states, halves[0], size, *halves[1:], decay, s0.new_empty((2, chunks, H, C))]
 
 
-OPERATOR = make_operator(Kernels("wkv7", "rwkvab", forward, backward, _saved))
+OPERATOR = make_operator(Kernels("wkv7", "rwkvab", forward, backward, _saved, again=True))
 
 
 def wkv7_triton(
