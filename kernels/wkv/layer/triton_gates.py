@@ -28,12 +28,12 @@ def _up(
 ):
     """act [BM,RANK] times up [RANK,BK] in fp32; RANK is a multiple of 64."""
     total = tl.zeros([rows.shape[0], cs.shape[0]], tl.float32)
-    step: tl.constexpr = 128 if RANK % 128 == 0 else 64
+    step: tl.constexpr = 128 if RANK % 128 == 0 and DOT != tl.float32 else 64
     for first in tl.static_range(0, RANK, step):
         ranks = first + tl.arange(0, step)
         low = tl.load(act_ptr + rows[:, None] * R + ranks[None, :], mask=on_rows[:, None], other=0.0)
         high = tl.load(up_ptr + ranks[:, None] * C + cs[None, :], mask=on[None, :], other=0.0)
-        total = tl.dot(low.to(DOT), high.to(DOT), acc=total, input_precision="ieee")
+        total = tl.dot(low.to(DOT), high.to(DOT), acc=total, input_precision="tf32x3")
     return total
 
 
@@ -84,7 +84,7 @@ def gates_triton(
     M, C = k.shape
     w = torch.empty((M, C), dtype=torch.float32, device=k.device)
     k_out, v_out, a, b = torch.empty((4, M, C), dtype=k.dtype, device=k.device).unbind(0)
-    BM = 16 if M <= 128 else 32 if M <= 1024 else 64
+    BM = 16 if M <= 128 else 32 if M <= 1024 or k.dtype is torch.float32 else 64
     RV, RW, RA, _ = ranks
     g = act[:, -ranks[3] :] @ up[-ranks[3] :]
     with torch.cuda.device_of(k):

@@ -100,7 +100,7 @@ def _down(
         on = begin + cs < C
         x = tl.load(x_ptr + rows[:, None] * C + begin + cs[None, :], mask=(rows < M)[:, None] & on[None, :], other=0.0)
         weight = tl.load(weight_ptr + ns[None, :] * C + begin + cs[:, None], mask=on[:, None], other=0.0)
-        total += tl.dot(x.to(DOT), weight.to(DOT), input_precision="ieee")
+        total += tl.dot(x.to(DOT), weight.to(DOT), input_precision="tf32x3")
     y = _activated(total, group + 3)
     tl.store(y_ptr + rows[:, None] * R + ns[None, :], y.to(y_ptr.dtype.element_ty), mask=(rows < M)[:, None])
 
@@ -110,11 +110,13 @@ def lora_down_triton(mixed: Tensor, down: Tensor, ranks: Sequence[int]) -> Tenso
     _, M, C = mixed.shape
     R = len(down)
     y = torch.empty((M, R), dtype=mixed.dtype, device=mixed.device)
-    BM, BN = (16, 32) if M <= 64 else (64, 32) if M <= 1024 else (128, 64)
+    narrow = M <= 1024 or mixed.dtype is torch.float32
+    BM, BN = (16, 32) if M <= 64 else (64, 32) if narrow else (128, 64)
     RV, RW, RA = ranks[:3]
+    stages = 4 if mixed.element_size() == 2 else 2  # at most 99 KiB of shared memory
     with torch.cuda.device_of(mixed):
         _down[(triton.cdiv(M, BM) * (R // BN),)](
             mixed, down, y, M, C=C, R=R, BM=BM, BN=BN, BC=64, RV=RV, RW=RW, RA=RA, DOT=dot_type(mixed),
-            num_warps=4, num_stages=4, **overlapped(mixed),
+            num_warps=4, num_stages=stages, **overlapped(mixed),
         )  # fmt: skip
     return y
