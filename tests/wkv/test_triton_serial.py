@@ -1,5 +1,6 @@
 """The Triton forward kernels against the float64 truth: on the GPU where there is one, else in Triton's interpreter."""
 
+import importlib
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,8 @@ from wkv.wkv6.naive import wkv6_naive
 from wkv.wkv6.triton_serial import wkv6_serial
 from wkv.wkv7.naive import wkv7_naive
 from wkv.wkv7.triton_serial import wkv7_serial
+
+triton_serial = importlib.import_module("wkv.wkv7.triton_serial")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS against float64 on the same rounded inputs; the interpreter truncates where a GPU rounds: twice the error
@@ -159,6 +162,19 @@ def test_no_sequence_at_all_gives_empty_results(name):
     y, s, _ = OPERATORS[name][0](*draw(name, B=0, T=3, H=2))
     assert y.shape == (0, 3, 2, 16)
     assert s.shape == (0, 2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("K", "V", "dtype"), [(16, 5, torch.float32), (64, 64, torch.bfloat16), (48, 40, torch.float32)]
+)
+def test_the_tiles_for_many_heads_agree_with_the_truth_too(monkeypatch, K, V, dtype):
+    monkeypatch.setattr(triton_serial, "MANY", 1)
+    inputs = draw("wkv7", B=2, T=5, H=2, K=K, V=V, dtype=dtype)
+    check("wkv7", inputs)
+    chunks = wkv7_serial(*inputs, chunk_states=2)[2]
+    for i, state in enumerate(chunks.unbind(1)):
+        before = [x[:, : 2 * i] for x in inputs[:-1]]
+        assert error(state, truth("wkv7", [*before, inputs[-1]])[1]) <= STATE
 
 
 @both_operators

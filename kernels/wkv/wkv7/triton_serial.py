@@ -10,32 +10,50 @@ from torch import Tensor
 
 from wkv.triton_op import aligned, make_op, serial_arguments, serial_plan
 
-# Value rows of a program, at most. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and
-# Triton then loads it straight in the layout of the state: no shared memory between a load and its use.
-ROWS = 32
+# With so many (sequence, head) pairs a GPU is full, and what counts is work; with fewer it is the wait for each token.
+MANY = 512
 
 
 @triton.jit
-def _token(pointers, row, on, ks, vs, K: tl.constexpr, V: tl.constexpr):
-    """One token's inputs as they are stored (an upcast here would wait for the loads); zeros unless `on`."""
+def _parts(pointer, row, on, ks, K: tl.constexpr, P: tl.constexpr):
+    """One token's [K] vector as it is stored (an upcast here would wait for it), in P parts; zeros unless `on`."""
+    parts = ()
+    for p in tl.static_range(P):
+        at = p * ks.shape[0] + ks
+        parts = parts + (tl.load(pointer + row * K + at, mask=on & (at < K), other=0.0),)  # noqa: RUF005
+    return parts
+
+
+@triton.jit
+def _token(pointers, row, on, ks, vs, K: tl.constexpr, V: tl.constexpr, P: tl.constexpr):
     r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr = pointers
-    at_k, at_v = row * K + ks, row * V + vs
-    on_k, on_v = on & (ks < K), on & (vs < V)
-    r = tl.load(r_ptr + at_k, mask=on_k, other=0.0)
-    w = tl.load(w_ptr + at_k, mask=on_k, other=0.0)
-    k = tl.load(k_ptr + at_k, mask=on_k, other=0.0)
-    v = tl.load(v_ptr + at_v, mask=on_v, other=0.0)
-    a = tl.load(a_ptr + at_k, mask=on_k, other=0.0)
-    b = tl.load(b_ptr + at_k, mask=on_k, other=0.0)
-    return r, w, k, v, a, b
+    r, w, k = _parts(r_ptr, row, on, ks, K, P), _parts(w_ptr, row, on, ks, K, P), _parts(k_ptr, row, on, ks, K, P)
+    a, b = _parts(a_ptr, row, on, ks, K, P), _parts(b_ptr, row, on, ks, K, P)
+    return r, w, k, tl.load(v_ptr + row * V + vs, mask=on & (vs < V), other=0.0), a, b
+
+
+@triton.jit
+def _times(s, x, P: tl.constexpr):
+    """s x [BV] of a state in P parts."""
+    total = s[0] * x[0].to(tl.float32)[None, :]
+    for p in tl.static_range(1, P):
+        total += s[p] * x[p].to(tl.float32)[None, :]
+    return tl.sum(total, axis=1)
+
+
+@triton.jit
+def _store(pointer, s, vs, ks, K: tl.constexpr, V: tl.constexpr, P: tl.constexpr):
+    for p in tl.static_range(P):
+        at = p * ks.shape[0] + ks
+        tl.store(pointer + vs[:, None] * K + at[None, :], s[p], mask=(vs < V)[:, None] & (at < K)[None, :])
 
 
 @triton.jit(do_not_specialize=["T", "H", "every"])
 def _forward(
     r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, s0_ptr, y_ptr, s_ptr, cu_ptr, chunk_ptr, first_ptr, T, H, every,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, P: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """One program a (sequence n, head, BV rows).
+    """One program a (sequence n, head, BV rows); K lies in P parts of BK, each in a few neighbouring threads.
 
     Without `cu` every sequence has T tokens; with it, its tokens are cu[n] to cu[n + 1] and its chunk states begin at
     first[n].
@@ -51,10 +69,12 @@ def _forward(
 
     ks = tl.arange(0, BK)
     vs = (program % tiles) * BV + tl.arange(0, BV)
-    in_k, in_v = ks < K, vs < V
-    cells, in_s = vs[:, None] * K + ks[None, :], in_v[:, None] & in_k[None, :]
     at_s = (n * H + head) * (V * K)
-    s = tl.load(s0_ptr + at_s + cells, mask=in_s, other=0.0)  # [BV,BK]
+    s = ()  # P of [BV,BK]
+    for p in tl.static_range(P):
+        at = p * BK + ks
+        cells, inside = vs[:, None] * K + at[None, :], (vs < V)[:, None] & (at < K)[None, :]
+        s = s + (tl.load(s0_ptr + at_s + cells, mask=inside, other=0.0),)  # noqa: RUF005
     if chunk_ptr is not None:
         first = n * ((T + every - 1) // every)
         if cu_ptr is not None:
@@ -63,23 +83,41 @@ def _forward(
 
     pointers = (r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr)
     row = begin * H + head  # of token t, in [N*T*H,K] and [N*T*H,V]
-    token = _token(pointers, row, tokens > 0, ks, vs, K, V)
+    token = _token(pointers, row, AHEAD & (tokens > 0), ks, vs, K, V, P)
     for t in range(tokens):
         if chunk_ptr is not None:  # noqa: SIM102  (known when compiling, unlike the other)
             if t % every == 0:
-                tl.store(chunk_ptr + cells, s, mask=in_s)
+                _store(chunk_ptr, s, vs, ks, K, V, P)
                 chunk_ptr += H * (V * K)
-        r, w, k, v, a, b = token
-        r, w, k = r.to(tl.float32), w.to(tl.float32), k.to(tl.float32)  # [BK]
-        a, b, v = a.to(tl.float32), b.to(tl.float32), v.to(tl.float32)
-        # the loads of the next token are under way while this one is computed
-        token = _token(pointers, row + H, t + 1 < tokens, ks, vs, K, V)
-        read = tl.sum(s * a[None, :], axis=1)  # [BV]
-        s = s * tl.exp(w)[None, :] + read[:, None] * b[None, :] + v[:, None] * k[None, :]
-        y = tl.sum(s * r[None, :], axis=1)  # [BV]
-        tl.store(y_ptr + row * V + vs, y.to(y_ptr.dtype.element_ty), mask=in_v)
+        if AHEAD:  # the loads of the next token are under way while this one is computed
+            r, w, k, v, a, b = token
+            token = _token(pointers, row + H, t + 1 < tokens, ks, vs, K, V, P)
+        else:
+            r, w, k, v, a, b = _token(pointers, row, True, ks, vs, K, V, P)
+        v, read = v.to(tl.float32), _times(s, a, P)  # [BV]
+        after = ()
+        for p in tl.static_range(P):
+            decay, key, back = tl.exp(w[p].to(tl.float32)), k[p].to(tl.float32), b[p].to(tl.float32)  # [BK]
+            new = s[p] * decay[None, :] + read[:, None] * back[None, :] + v[:, None] * key[None, :]
+            after = after + (new,)  # noqa: RUF005
+        s = after
+        tl.store(y_ptr + row * V + vs, _times(s, r, P).to(y_ptr.dtype.element_ty), mask=vs < V)
         row += H
-    tl.store(s_ptr + at_s + cells, s, mask=in_s)
+    _store(s_ptr + at_s, s, vs, ks, K, V, P)
+
+
+def _tiles(heads: int, K: int, V: int) -> dict[str, int]:
+    """Parts of K, their width, value rows and warps of a program, and whether it loads a token ahead.
+
+    With many heads a thread holds eight keys of a row, so that few of them share a sum, and other programs fill the
+    wait for the loads; with few heads a [K] vector has fewer elements than the program has threads, and Triton loads it
+    straight in the layout of the state.
+    """
+    width, rows = max(16, triton.next_power_of_2(K)), triton.next_power_of_2(V)
+    if heads < MANY:
+        return {"P": 1, "BK": width, "BV": min(32, rows), "AHEAD": True, "num_warps": width // 16}
+    parts = min(2, width // 16)
+    return {"P": parts, "BK": width // parts, "BV": min(64, rows), "AHEAD": False, "num_warps": max(1, width // 32)}
 
 
 def wkv7_serial(
@@ -109,12 +147,10 @@ def _run(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     r, w, k, v, a, b, s0 = (aligned(x) for x in xs)
     y, s, chunks = _fake(r, w, k, v, a, b, s0, cu, first, every, count)
     N, T, H, K, V = s0.shape[0], r.shape[1], r.shape[2], r.shape[3], v.shape[3]
-    BK, BV = max(16, triton.next_power_of_2(K)), min(ROWS, triton.next_power_of_2(V))
-    grid = (N * H * triton.cdiv(V, BV),)
+    tiles = _tiles(N * H, K, V)
     with torch.cuda.device_of(r):
-        _forward[grid](
-            r, w, k, v, a, b, s0, y, s, cu, chunks if every else None, first, T, H, every,
-            K=K, V=V, BK=BK, BV=BV, num_warps=BK // 16,
+        _forward[(N * H * triton.cdiv(V, tiles["BV"]),)](
+            r, w, k, v, a, b, s0, y, s, cu, chunks if every else None, first, T, H, every, K=K, V=V, **tiles
         )  # fmt: skip
     return y, s, chunks
 
