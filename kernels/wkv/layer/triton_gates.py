@@ -24,11 +24,21 @@ def at_unit_length(x, axis: tl.constexpr):
 
 @triton.jit
 def _up(
-    act_ptr, up_ptr, rows, on_rows, cs, on, R: tl.constexpr, C: tl.constexpr, RANK: tl.constexpr, DOT: tl.constexpr
+    act_ptr,
+    up_ptr,
+    rows,
+    on_rows,
+    cs,
+    on,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    RANK: tl.constexpr,
+    DOT: tl.constexpr,
+    STEP: tl.constexpr,
 ):
-    """act [BM,RANK] times up [RANK,BK] in fp32; RANK is a multiple of 64."""
+    """act [BM,RANK] times up [RANK,BK] in fp32; RANK and STEP are multiples of 64."""
     total = tl.zeros([rows.shape[0], cs.shape[0]], tl.float32)
-    step: tl.constexpr = 128 if RANK % 128 == 0 and DOT != tl.float32 else 64
+    step: tl.constexpr = STEP if RANK % STEP == 0 else 64
     for first in tl.static_range(0, RANK, step):
         ranks = first + tl.arange(0, step)
         low = tl.load(act_ptr + rows[:, None] * R + ranks[None, :], mask=on_rows[:, None], other=0.0)
@@ -46,7 +56,8 @@ def _vector(vectors_ptr, which: tl.constexpr, cs, on, C: tl.constexpr):
 def _gates(
     k_ptr, v_ptr, first_ptr, act_ptr, up_ptr, vectors_ptr, w_out, k_out, v_out, a_out, b_out, M,
     C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, BM: tl.constexpr,
-    RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, R: tl.constexpr, DOT: tl.constexpr, OVERLAP: tl.constexpr,
+    RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, R: tl.constexpr, DOT: tl.constexpr, STEP: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program a (BM tokens, head)."""
     heads: tl.constexpr = C // K
@@ -59,9 +70,9 @@ def _gates(
     wait_for_inputs(OVERLAP)
     at, there = rows[:, None] * C + cs[None, :], on_rows[:, None] & on[None, :]
 
-    decay = _up(act_ptr + RV, up_ptr + RV * C, rows, on_rows, cs, on, R, C, RW, DOT)
+    decay = _up(act_ptr + RV, up_ptr + RV * C, rows, on_rows, cs, on, R, C, RW, DOT, STEP)
     tl.store(w_out + at, log_decay(decay + w0), mask=there)
-    rate = _up(act_ptr + RV + RW, up_ptr + (RV + RW) * C, rows, on_rows, cs, on, R, C, RA, DOT)
+    rate = _up(act_ptr + RV + RW, up_ptr + (RV + RW) * C, rows, on_rows, cs, on, R, C, RA, DOT, STEP)
     rate = tl.sigmoid(rate + a0)
     k = tl.load(k_ptr + at, mask=there, other=0.0).to(tl.float32)
     kk = at_unit_length(k * k_k, 1)
@@ -70,7 +81,7 @@ def _gates(
     tl.store(b_out + at, (kk * rate).to(dtype), mask=there)
     tl.store(k_out + at, (k * (1.0 - k_a + rate * k_a)).to(dtype), mask=there)
     if first_ptr is not None:
-        share = _up(act_ptr, up_ptr, rows, on_rows, cs, on, R, C, RV, DOT)
+        share = _up(act_ptr, up_ptr, rows, on_rows, cs, on, R, C, RV, DOT, STEP)
         share = tl.sigmoid(share + _vector(vectors_ptr, 2, cs, on, C))
         v = tl.load(v_ptr + at, mask=there, other=0.0).to(tl.float32)
         first = tl.load(first_ptr + at, mask=there, other=0.0).to(tl.float32)
@@ -86,11 +97,12 @@ def gates_triton(
     k_out, v_out, a, b = torch.empty((4, M, C), dtype=k.dtype, device=k.device).unbind(0)
     BM = 16 if M <= 128 else 32 if M <= 1024 or k.dtype is torch.float32 else 64
     RV, RW, RA, _ = ranks
+    step = 64 if k.dtype is torch.float32 else 128
     g = act[:, -ranks[3] :] @ up[-ranks[3] :]
     with torch.cuda.device_of(k):
         _gates[(triton.cdiv(M, BM) * (C // K),)](
             k, v, v_first, act, up, vectors, w, k_out, v_out, a, b, M, C=C, K=K,
-            BK=max(16, triton.next_power_of_2(K)), BM=BM, RV=RV, RW=RW, RA=RA, R=len(up), DOT=dot_type(k),
+            BK=max(16, triton.next_power_of_2(K)), BM=BM, RV=RV, RW=RW, RA=RA, R=len(up), DOT=dot_type(k), STEP=step,
             num_warps=4, **overlapped(k),
         )  # fmt: skip
     return w, k_out, v if v_first is None else v_out, a, b, g
