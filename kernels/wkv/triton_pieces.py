@@ -14,14 +14,27 @@ INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
 
 
 @triton.jit
-def exp(x):
-    """e^x to two units in the last place; what would be denormal is 0."""
+def exp(x, log2_e=1.4426950408889634):
+    """e^x to two units in the last place; what would be denormal is 0.
+
+    The compiler merges equal calls and keeps what they give in registers, however far apart they are: unless `log2_e` is
+    a number that it cannot know.
+    """
     if INTERPRETED:
-        return tl.exp(x)
+        return tl.exp2(x * log2_e)
     else:  # noqa: RET505  (what follows a return is compiled too)
         return tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], dtype=tl.float32, is_pure=False, pack=1
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * log2_e], dtype=tl.float32, is_pure=False, pack=1
         )
+
+
+@triton.jit
+def settle(x):
+    """x, worked out here: sums that are put off keep all their terms in registers."""
+    if INTERPRETED:
+        return x
+    else:  # noqa: RET505
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=False, pack=1)
 
 
 @triton.jit

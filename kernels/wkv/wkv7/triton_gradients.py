@@ -4,14 +4,14 @@ import triton
 import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
-from wkv.triton_pieces import exp, fine_sums, narrow, product, raw_rows, store_rows, wide_product
+from wkv.triton_pieces import exp, fine_sums, narrow, product, raw_rows, settle, store_rows, wide_product
 from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, upper
 
 
-@triton.jit(do_not_specialize=["T", "H"])
+@triton.jit(do_not_specialize=["T", "H", "log2_e"])
 def gradients(
     r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, r_size_ptr, k_size_ptr, before_ptr, u_ptr, size_ptr,
-    after_ptr, dx_ptr, d_size_ptr, dy_ptr, dr_ptr, dw_ptr, dk_ptr, da_ptr, db_ptr, starts_ptr, T, H,
+    after_ptr, dx_ptr, d_size_ptr, dy_ptr, dr_ptr, dw_ptr, dk_ptr, da_ptr, db_ptr, starts_ptr, T, H, log2_e,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of r, w, k, a, b of one (chunk, head), from the state before it and its gradient after it.
@@ -35,48 +35,49 @@ def gradients(
     size, d_size = tl.load(size_ptr + place), tl.load(d_size_ptr + place)
     both = size * d_size
     w = w.to(tl.float32)
-    before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
+    upto = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32) + w
     end = exp(tl.sum(w, axis=0))
-    ends = tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end  # [BK] what the decay of the whole chunk gains
+    ends = settle(tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end)  # [BK] what the decay of the whole chunk gains
     v = narrow(v.to(tl.float32) * (k_size / size)[:, None], EXACT)
     dy = narrow(dy.to(tl.float32) * (r_size / d_size)[:, None], EXACT)
 
-    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
-    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
-    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     dk = product(v, tl.trans(ds), EXACT) * end[None, :]
-    db = product(u, tl.trans(ds), EXACT) * end[None, :]
-    k = k.to(tl.float32) * (1 / k_size)[:, None]
-    ends += tl.sum((k * dk + b.to(tl.float32) * db) * exp(-before - w), axis=0)
-    a = a.to(tl.float32) * exp(before)
-    r = r.to(tl.float32) * (1 / r_size)[:, None] * exp(before + w)
+    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / k_size)[:, None]
+    tl.debug_barrier()
+    ends += tl.sum(k * dk * exp(upto, -1.4426950408889634), axis=0)
+    w = raw_rows(w_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * exp(upto - w)
     dk += wide_product(upper(product(v, tl.trans(dx), EXACT), C, False), a, EXACT)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / r_size)[:, None] * exp(upto)
     dk += wide_product(upper(product(v, tl.trans(dy), EXACT), C, True), r, EXACT)
-    dk *= exp(-before - w)
+    dk *= exp(upto, -1.4426950408889634)
     store_rows(dk_ptr, dk * (both / k_size)[:, None], begin, head, length, H, C, K, BK)
     gain = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (-1 / k_size)[:, None] * dk
+    gain = settle(gain)
+    db = product(u, tl.trans(ds), EXACT) * end[None, :]
+    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
+    ends += tl.sum(b * db * exp(upto, -1.4426950408889634), axis=0)
     db += wide_product(upper(product(u, tl.trans(dx), EXACT), C, False), a, EXACT)
     db += wide_product(upper(product(u, tl.trans(dy), EXACT), C, True), r, EXACT)
-    db *= exp(-before - w)
+    db *= exp(upto, -1.4426950408889634)
     store_rows(db_ptr, db * both, begin, head, length, H, C, K, BK)
-    gain -= raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * db
+    gain = settle(gain - raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * db)
 
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
-    fade = exp(-before - w)
+    fade = exp(upto, -log2_e)
     k = k.to(tl.float32) * (1 / k_size)[:, None] * fade
     b = b.to(tl.float32) * fade
     dr = product(dy, tl.trans(s), EXACT)
     dr += wide_product(lower(product(dy, tl.trans(v), EXACT), C, True), k, EXACT)
     dr += wide_product(lower(product(dy, tl.trans(u), EXACT), C, True), b, EXACT)
-    dr *= exp(before + w)
+    dr *= exp(upto, log2_e)
     store_rows(dr_ptr, dr * (both / r_size)[:, None], begin, head, length, H, C, K, BK)
-    gain += raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / r_size)[:, None] * dr
+    gain = settle(gain + raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / r_size)[:, None] * dr)
     da = product(dx, tl.trans(s), EXACT)
     da += wide_product(lower(product(dx, tl.trans(v), EXACT), C, False), k, EXACT)
     da += wide_product(lower(product(dx, tl.trans(u), EXACT), C, False), b, EXACT)
-    da *= exp(before)
+    da *= exp(upto - raw_rows(w_ptr, begin, head, length, H, C, K, BK).to(tl.float32), log2_e)
     store_rows(da_ptr, da * both, begin, head, length, H, C, K, BK)
     # what the decays before t gain through a_t
     own = raw_rows(a_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * da

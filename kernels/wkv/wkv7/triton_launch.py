@@ -1,5 +1,7 @@
 """WKV-7 on Triton, launched: forward and backward of contiguous inputs on one device, without autograd."""
 
+import math
+
 import torch
 import triton
 from torch import Tensor
@@ -13,6 +15,8 @@ from wkv.wkv7.triton_scan import scan, scan_back
 BACKWARD, STATES = 1, 2
 # Value rows of a program of the scan, and how many chunks' loads are under way in it.
 TILE, STAGES = 32, 3
+# A number that the compiler of the kernels is not to know: see `triton_pieces.exp`.
+LOG2_E = math.log2(math.e)
 
 
 def padded(size: int) -> int:
@@ -40,11 +44,11 @@ def forward(
     BK, G = padded(K), table.chunks
     again, kept = (G if keep & STATES else 0), (G if keep & BACKWARD else 0)
     tile = padded(V) if kept else TILE
-    inverse, p = r.new_empty((2, G, H, C, C), dtype=half)
-    q, f = r.new_empty((2, G, H, C, BK), dtype=half)
+    inverse, p = (r.new_empty((G, H, C, C), dtype=half) for _ in range(2))
+    q, f = (r.new_empty((G, H, C, BK), dtype=half) for _ in range(2))
     g = r.new_empty((G, H, BK, BK), dtype=half)
-    reading, m = r.new_empty((2, kept, H, C, C), dtype=half)
-    removal, n = r.new_empty((2, kept, H, C, BK), dtype=half)
+    reading, m = (r.new_empty((kept, H, C, C), dtype=half) for _ in range(2))
+    removal, n = (r.new_empty((kept, H, C, BK), dtype=half) for _ in range(2))
     decay, sizes = s0.new_empty((G, H, BK)), s0.new_empty((2, G, H, C))
     before, u = r.new_empty((kept, H, BK, tile), dtype=half), r.new_empty((kept, H, C, tile), dtype=half)
     size = s0.new_empty((kept, H))
@@ -53,7 +57,7 @@ def forward(
         solve[(G * H,)](w, a, b, inverse, table.starts, table.tokens, H, K=K, BK=BK, C=C, EXACT=exact, num_stages=1)
         prepare[(G * H,)](
             r, w, k, a, b, inverse, q, p, g, f, removal, reading, m, n, decay, sizes[0], sizes[1],
-            table.starts, table.tokens, H, K=K, BK=BK, C=C, KEEP=kept > 0, EXACT=exact, num_stages=1,
+            table.starts, table.tokens, H, LOG2_E, K=K, BK=BK, C=C, KEEP=kept > 0, EXACT=exact, num_stages=1,
         )  # fmt: skip
         scan[(table.sequences * H * triton.cdiv(V, tile),)](
             q, p, g, f, removal, reading, decay, sizes[0], sizes[1], v, s0, y, s, states, before, u, size,
@@ -101,6 +105,6 @@ def backward(
         )  # fmt: skip
         gradients[(table.chunks * H,)](
             r, w, k, v, a, b, sizes[0], sizes[1], before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
-            table.starts, table.tokens, H, K=K, V=V, BK=BK, BV=BV, C=C, EXACT=exact, num_stages=1,
+            table.starts, table.tokens, H, LOG2_E, K=K, V=V, BK=BK, BV=BV, C=C, EXACT=exact, num_stages=1,
         )  # fmt: skip
     return dr, dw, dk, dv, da, db, ds0

@@ -122,10 +122,10 @@ def solve(
     store_tile(inverse_ptr, unit_inverse(x, C, EXACT), program.to(tl.int64), C, C)
 
 
-@triton.jit(do_not_specialize=["T", "H"])
+@triton.jit(do_not_specialize=["T", "H", "log2_e"])
 def prepare(
     r_ptr, w_ptr, k_ptr, a_ptr, b_ptr, inverse_ptr, q_ptr, p_ptr, g_ptr, f_ptr, removal_ptr, reading_ptr, m_ptr, n_ptr,
-    decay_ptr, r_size_ptr, k_size_ptr, starts_ptr, T, H,
+    decay_ptr, r_size_ptr, k_size_ptr, starts_ptr, T, H, log2_e,
     K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Q [C,K], P [C,C], G [K,K], F [C,K] and D [K] of every (chunk, head); KEEP: also W, R, M [C,C] and N [C,K].
@@ -141,12 +141,12 @@ def prepare(
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     inverse = load_tile(inverse_ptr, place, C, C)
     w = w.to(tl.float32)
-    before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
+    upto = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32) + w
     end = exp(tl.sum(w, axis=0))
     k = k.to(tl.float32)
     k_size, k_inverse = row_sizes(k, EXACT)
-    k = k * k_inverse[:, None] * exp(-before - w)
-    a = a.to(tl.float32) * exp(before)
+    k = k * k_inverse[:, None] * exp(upto, -1.4426950408889634)
+    a = a.to(tl.float32) * exp(upto - w)
     removal = narrow(product(inverse, narrow(a, EXACT), EXACT), EXACT)  # W
     a_k = lower(wide_product(a, tl.trans(k), EXACT), C, False)
     reading = narrow(product(inverse, narrow(a_k, EXACT), EXACT), EXACT)  # R
@@ -154,9 +154,9 @@ def prepare(
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
     r = r.to(tl.float32)
     r_size, r_inverse = row_sizes(r, EXACT)
-    r = r * r_inverse[:, None] * exp(before + w)
+    r = r * r_inverse[:, None] * exp(upto, log2_e)
     r_k = lower(wide_product(r, tl.trans(k), EXACT), C, True)
-    b = b.to(tl.float32) * exp(-before - w)
+    b = b.to(tl.float32) * exp(upto, -log2_e)
     r_b = narrow(lower(wide_product(r, tl.trans(b), EXACT), C, True), EXACT)
     p = r_k + product(r_b, reading, EXACT)
     q = r + product(r_b, removal, EXACT)
