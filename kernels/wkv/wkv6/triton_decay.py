@@ -33,7 +33,7 @@ def unit_rows(x, most, EXACT: tl.constexpr):
     """(x with each row divided by a power of two just under most * max |x|, as an operand; those powers [C])."""
     if EXACT:
         return x, tl.max(tl.abs(x), axis=1) * 0.0 + 1.0
-    else:  # noqa: RET505  (what follows a return is compiled too)
+    else:
         size, inverse = power_of_two(tl.max(tl.abs(x), axis=1) * most, EXACT)
         return narrow(x * inverse[:, None], EXACT), size
 
@@ -43,7 +43,7 @@ def spread(x, BK: tl.constexpr, EXACT: tl.constexpr):
     """The operand x [C,BK] laid out over the threads as products are: a shuffle by way of the tensor cores."""
     if EXACT:
         return x
-    else:  # noqa: RET505
+    else:
         i, j = tl.arange(0, BK)[:, None], tl.arange(0, BK)[None, :]
         return narrow(product(x, narrow(tl.where(i == j, 1.0, 0.0), EXACT), EXACT), EXACT)
 
@@ -60,7 +60,7 @@ def triangle(LATER: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
     t, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     if LATER:
         return narrow(tl.where(j > t, 1.0, 0.0), EXACT)
-    else:  # noqa: RET505
+    else:
         return narrow(tl.where(j < t, 1.0, 0.0), EXACT)
 
 
@@ -114,7 +114,7 @@ def bits(x):
     """The bits of a 16-bit or 32-bit operand."""
     if x.dtype == tl.float16:
         return x.to(tl.int16, bitcast=True)
-    else:  # noqa: RET505
+    else:
         return x.to(tl.int32, bitcast=True)
 
 

@@ -10,8 +10,10 @@ from wkv.wkv6.triton_scan import output, scan
 
 # Below so many (sequence, head, tile) programs the outputs are computed apart from the walk over the states.
 FEW = 128
-# Channels of a program of `gradients`, at most.
+# Channels that `gradients` takes at once.
 WIDTH = 32
+STAGES = {"g": 1, "s": 3, "f": 2}
+ROWS = 16
 
 
 def forward(
@@ -41,9 +43,9 @@ def backward(
     du = ds.new_empty((table.chunks, H, K))  # each chunk's part
     BK, BV = _sizes(K, V)
     BK = min(BK, WIDTH)
-    gradients[(table.chunks * H * triton.cdiv(K, BK),)](
+    gradients[(table.chunks * H,)](
         r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
-        K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4,
+        K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4, num_stages=STAGES["g"],
     )  # fmt: skip
     return dr, dw, dk, dv, du.sum(0).to(u.dtype), ds0
 
@@ -68,11 +70,11 @@ def _walk(
     BK, BV = _sizes(K, V)
     split = n * H * triton.cdiv(V, BV) < FEW
     states = start.new_empty((table.chunks if keep or split else 0, H, V, K))
-    rows = 16 if split else BV
+    rows = ROWS if split else BV
     scan[(n * H * triton.cdiv(V, rows),)](
         q, w, k, v, u, start, more, y, end, states, table.starts, table.first, table.tokens, H,
         K=K, V=V, BK=BK, BV=rows, C=CHUNK,
-        BACK=back, OUTPUT=not split, KEEP=keep or split, EXACT=exact, num_warps=4,
+        BACK=back, OUTPUT=not split, KEEP=keep or split, EXACT=exact, num_warps=4, num_stages=STAGES["s" if split else "f"],
     )  # fmt: skip
     if split:
         output[(table.chunks * H * triton.cdiv(V, BV),)](
