@@ -132,6 +132,9 @@ def _channels(
     k = load_rows(k_ptr, begin, head, length, H, C, K, BK, column)
     size = tl.maximum(s_size, _unit(largest(k), EXACT) * v_size)
     d_size = tl.maximum(ds_size, _unit(largest(r), EXACT) * dy_size)
+    ks = column + tl.arange(0, BK)
+    du = tl.sum(d_own[:, None] * (r * k), axis=0) * (v_size * dy_size)
+    tl.store(du_ptr + place * K + ks, du, mask=ks < K)
     r = spread(narrow(r * (dy_size / d_size), EXACT), BK, EXACT)
     k = spread(narrow(k * (v_size / size), EXACT), BK, EXACT)
     dr = tl.zeros((C, BK), tl.float32)
@@ -155,13 +158,9 @@ def _channels(
     dk *= weights(triangle(True, C, EXACT), w, EXACT)
     dw = add_product(dw, triangle(False, C, EXACT), narrow(k * dk, EXACT), EXACT)
     # what each token gives itself
-    ks = column + tl.arange(0, BK)
     u = tl.load(u_ptr + head * K + ks, mask=ks < K, other=0.0).to(tl.float32)[None, :]
     dr += d_own[:, None] * k * u
     dk += d_own[:, None] * r * u
-    du = product(tl.full((C, C), 1.0, w.dtype), narrow(d_own[:, None] * r * k, EXACT), EXACT) * (size * d_size)
-    t = tl.arange(0, C)[:, None]
-    tl.store(du_ptr + place * K + ks[None, :] + t * 0, du, mask=(ks < K)[None, :] & (t == 0))
 
     weight = weights(pattern(False, C, EXACT), w, EXACT)
     gain, within = _far(r, k, far, weight, C // 2, C, EXACT)
