@@ -1,7 +1,8 @@
-"""What the Triton launchers ask of the device they launch on: how much shared memory a program may have there."""
+"""What the Triton launchers ask of the device they launch on: its shared memory and its multiprocessors."""
 
 from functools import cache
 
+import torch
 import triton
 from triton.runtime import driver
 
@@ -14,3 +15,9 @@ def shared_memory() -> int:
 @cache
 def _of(device: int) -> int:
     return driver.active.utils.get_device_properties(device)["max_shared_mem"]
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Those of a CUDA device; four where the kernels are interpreted."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4

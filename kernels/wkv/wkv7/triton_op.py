@@ -6,19 +6,19 @@ from torch import Tensor
 
 from wkv.chunk_table import CHUNK
 from wkv.triton_op import Kernels, call_operator, make_operator
-from wkv.wkv7.triton_launch import backward, forward, padded, product_dtype
+from wkv.wkv7.triton_launch import backward, empty_prepared, fills, forward, padded, product_dtype
 
 
 def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, chunks: int) -> list[Tensor]:
-    """Like the states, u, sizes of these, Q, P, G, F, M, N, decays and sizes of `forward`."""
-    dtype = product_dtype(r, k, v, a, b)
+    """Like the states, u, sizes, inverse and what is prepared of `forward`."""
+    half = product_dtype(r, k, v, a, b)
     H, C, K, V = r.shape[2], CHUNK, padded(r.shape[3]), padded(v.shape[3])
-    states, *halves = (
-        r.new_empty((chunks, H, *shape), dtype=dtype)
-        for shape in ((K, V), (C, V), (C, K), (C, C), (K, K), (C, K), (C, C), (C, K))
-    )
-    size, decay = s0.new_empty((chunks, H)), s0.new_empty((chunks, H, K))
-    return [states, halves[0], size, *halves[1:], decay, s0.new_empty((2, chunks, H, C))]
+    states, u = (r.new_empty((chunks, H, rows, V), dtype=half) for rows in (K, C))
+    sizes = [s0.new_empty((chunks, H)), s0.new_empty((2, chunks, H, C))]
+    walks = fills(s0.shape[0] * H, r)
+    inverse = r.new_empty((chunks if walks else 0, H, C, C), dtype=half)
+    prepared = 0 if walks else chunks
+    return [states, u, *sizes, inverse, *empty_prepared(r, s0, prepared, half, prepared)]
 
 
 OPERATOR = make_operator(Kernels("wkv7", "rwkvab", forward, backward, _saved, again=True))

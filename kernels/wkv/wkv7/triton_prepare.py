@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
-from wkv.triton_pieces import exp, narrow, power_of_two, product, raw_rows, sums, wide_product
+from wkv.triton_pieces import add_product, exp, narrow, power_of_two, product, raw_rows, sums, wide_product
 
 
 @triton.jit
@@ -99,8 +99,9 @@ def unit_inverse(x, C: tl.constexpr, EXACT: tl.constexpr):
     for level in tl.static_range(1, 6):  # s = 2, 4, 8, 16, 32
         if C >> level > 1:
             below = tl.where(((t >> level + 1) == (i >> level + 1)) & ((t >> level) > (i >> level)), x, 0.0)
-            half = product(narrow(inverse, EXACT), below.to(x.dtype), EXACT)
-            inverse += product(narrow(half, EXACT), narrow(inverse, EXACT), EXACT)
+            now = narrow(inverse, EXACT)
+            half = product(now, below.to(x.dtype), EXACT)
+            inverse = add_product(inverse, narrow(half, EXACT), now, EXACT)
     return inverse
 
 

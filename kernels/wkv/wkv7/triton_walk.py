@@ -1,4 +1,4 @@
-"""WKV-7 on Triton, forward in one pass over each sequence: for batches whose heads alone fill the GPU."""
+"""WKV-7 on Triton, in one pass over each sequence, forward and back: for batches whose heads alone fill the GPU."""
 
 import triton
 import triton.language as tl
@@ -16,14 +16,14 @@ from wkv.triton_pieces import (
     store_state,
     wide_product,
 )
-from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, row_sizes, store_tile, to_end
+from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, row_sizes, store_tile, to_end, upper
 from wkv.wkv7.triton_scan import larger
 
 
 @triton.jit(do_not_specialize=["T", "H", "log2_e"])
 def walk(
     r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, inverse_ptr, s0_ptr, y_ptr, s_ptr, states_ptr, before_ptr, u_ptr,
-    size_ptr, starts_ptr, first_ptr, T, H, log2_e,
+    size_ptr, r_size_ptr, k_size_ptr, starts_ptr, first_ptr, T, H, log2_e,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     STATES: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
@@ -77,5 +77,69 @@ def walk(
         y = add_product(y, narrow(r_b, EXACT), u, EXACT)
         if KEEP:
             store_tile(u_ptr, u, place, C, BV)
+            tl.store(r_size_ptr + place * C + tl.arange(0, C), r_size)
+            tl.store(k_size_ptr + place * C + tl.arange(0, C), k_size)
         store_rows(y_ptr, y * (r_size * size)[:, None], begin, head, length, H, C, V, BV)
     store_state(s_ptr, state, owner.to(tl.int64), 0, K, V, BK, BV)
+
+
+@triton.jit(do_not_specialize=["T", "H", "log2_e"])
+def walk_back(
+    r_ptr, w_ptr, k_ptr, a_ptr, b_ptr, r_size_ptr, k_size_ptr, inverse_ptr, dy_ptr, ds_ptr, dstates_ptr,
+    dv_ptr, ds0_ptr, after_ptr, dx_ptr, size_ptr, starts_ptr, first_ptr, T, H, log2_e,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """What `scan_back` does, from the inputs themselves, the matrices computed transposed:
+
+    dx = I'^T (A_rb^T dy + b_ dS^T), dv = A_rk^T dy + A_ak^T dx + k_ dS^T, and dS D + dy^T r~ + dx^T a~ before.
+    """
+    owner = tl.program_id(0)
+    head = owner % H
+    chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
+    chunk += count - 1
+    ds = load_state(ds_ptr, owner.to(tl.int64), 0, K, V, BK, BV)
+    for j in range(count):
+        begin, length = chunk_tokens(chunk - j, starts_ptr, T, C)
+        place = (chunk - j) * H + head
+        w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
+        r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
+        b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+        dy = raw_rows(dy_ptr, begin, head, length, H, C, V, BV)
+        inverse = load_tile(inverse_ptr, place, C, C)
+        dy = dy.to(tl.float32)
+        r_size = tl.load(r_size_ptr + place * C + tl.arange(0, C))
+        k_size = tl.load(k_size_ptr + place * C + tl.arange(0, C))
+        size, inverse_size = power_of_two(larger(dy, r_size, ds), EXACT)
+        dy = narrow(dy * (r_size * inverse_size)[:, None], EXACT)
+        half = narrow(ds * inverse_size, EXACT)
+        store_tile(after_ptr, half, place, BK, BV)
+        tl.store(size_ptr + place, size)
+        w = w.to(tl.float32)
+        upto = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32) + w
+        end = exp(tl.sum(w, axis=0))
+        r = r.to(tl.float32) * (1 / r_size)[:, None] * exp(upto)
+        new = product(tl.trans(narrow(r, EXACT)), dy, EXACT)
+        b = b.to(tl.float32) * exp(upto, -1.4426950408889634)
+        b_r = upper(wide_product(b, tl.trans(r), EXACT), C, True)
+        k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
+        a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+        w_again = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
+        b_end = to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
+        du = product(narrow(b_end, EXACT), half, EXACT)
+        du = add_product(du, narrow(b_r, EXACT), dy, EXACT)
+        dx = narrow(product(tl.trans(inverse), narrow(du, EXACT), EXACT), EXACT)
+        a = a.to(tl.float32) * exp(upto - w_again.to(tl.float32), log2_e)
+        new = add_product(new, tl.trans(narrow(a, EXACT)), dx, EXACT)
+        ds = ds * end[:, None] + new * size
+        if dstates_ptr is not None:
+            ds += load_state(dstates_ptr, place, 0, K, V, BK, BV)
+        k = k.to(tl.float32) * (1 / k_size)[:, None] * exp(upto, -log2_e)
+        k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
+        dv = product(narrow(k_end, EXACT), half, EXACT)
+        k_r = upper(wide_product(k, tl.trans(r), EXACT), C, True)
+        dv = add_product(dv, narrow(k_r, EXACT), dy, EXACT)
+        k_a = upper(wide_product(k, tl.trans(a), EXACT), C, False)
+        dv = add_product(dv, narrow(k_a, EXACT), dx, EXACT)
+        store_tile(dx_ptr, dx, place, C, BV)
+        store_rows(dv_ptr, dv * (k_size * size)[:, None], begin, head, length, H, C, V, BV)
+    store_state(ds0_ptr, ds, owner.to(tl.int64), 0, K, V, BK, BV)
