@@ -57,7 +57,7 @@ def sequence_chunks(n, first_ptr, T, C: tl.constexpr):
     if first_ptr is None:
         count = (T + C - 1) // C
         return n.to(tl.int64) * count, count
-    else:  # noqa: RET505  (what follows a return is compiled too)
+    else:  # (what follows a return is compiled too)
         first = tl.load(first_ptr + n)
         return first, (tl.load(first_ptr + n + 1) - first).to(tl.int32)
 
@@ -69,6 +69,6 @@ def chunk_tokens(chunk, starts_ptr, T, C: tl.constexpr):
         count = (T + C - 1) // C
         place = (chunk % count).to(tl.int32) * C
         return (chunk // count).to(tl.int64) * T + place, tl.minimum(T - place, C)
-    else:  # noqa: RET505
+    else:
         begin = tl.load(starts_ptr + chunk)
         return begin, (tl.load(starts_ptr + chunk + 1) - begin).to(tl.int32)

@@ -37,16 +37,18 @@ class Kernels:
     again: bool = False
 
     def run_forward(self, *args: Any) -> tuple[Tensor, ...]:
-        """(*inputs, s0, starts, first, keep) -> (y, s, states, …), where what `keep` does not name is empty."""
+        """(*inputs, s0, starts, first, keep) -> (y, s, states, …): no states, and no more, unless named."""
         *xs, starts, first, keep = args
         xs = [aligned(x) for x in xs]
         if xs[0].numel() == 0 or xs[3].numel() == 0:  # nothing moves: the state stays
             kept = [torch.empty_like(x) for x in self.fake_forward(*args)[2:]]
             return torch.zeros_like(xs[3]), xs[-1].clone(), *kept
-        y, s, states, *more = self.forward(*xs, table_of(xs[0], xs[-1], starts, first), keep)
-        if keep & BACKWARD:
-            return y, s, states, *more
-        return y, s, states if keep else states[:0], *(x.new_empty(0) for x in more)
+        return self.forward(*xs, table_of(xs[0], xs[-1], starts, first), keep)
+
+    def op_forward(self, *args: Any) -> tuple[Tensor, ...]:
+        """The same with as many outputs for any `keep`."""
+        y, s, states, *more = self.run_forward(*args)
+        return y, s, states, *(more or [x.new_empty(0) for x in self.fake_forward(*args)[3:]])
 
     def fake_forward(self, *args: Any) -> tuple[Tensor, ...]:
         """The same shapes and dtypes, computed from nothing else."""
@@ -84,7 +86,7 @@ def make_operator(kernels: Kernels) -> Run:
     forward = _define(f"{kernels.name}_forward", [*inputs, "Tensor s0", *tables, "int keep"], 2 + len(kept))
     gradients = ["Tensor dy", "Tensor ds", "Tensor? dstates"]
     backward = _define(f"{kernels.name}_backward", [*inputs, *kept, *gradients, *tables], len(inputs) + 1)
-    _implement(forward, kernels.run_forward, kernels.fake_forward)
+    _implement(forward, kernels.op_forward, kernels.fake_forward)
     _implement(backward, kernels.run_backward, kernels.fake_backward)
     direct = _recorded(kernels, kernels.run_forward, _once(kernels, kernels.run_backward), kernels.run_backward)
     below = _below_autograd(forward), _below_autograd(backward)

@@ -17,12 +17,12 @@ INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
 def exp(x, log2_e=1.4426950408889634):
     """e^x to two units in the last place; what would be denormal is 0.
 
-    The compiler merges equal calls and keeps what they give in registers, however far apart they are: unless `log2_e` is
-    a number that it cannot know.
+    The compiler merges equal calls and keeps what they give in registers, however far apart they are: unless `log2_e`
+    is a number that it cannot know.
     """
     if INTERPRETED:
         return tl.exp2(x * log2_e)
-    else:  # noqa: RET505  (what follows a return is compiled too)
+    else:  # (what follows a return is compiled too)
         return tl.inline_asm_elementwise(
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * log2_e], dtype=tl.float32, is_pure=False, pack=1
         )
@@ -33,7 +33,7 @@ def settle(x):
     """x, worked out here: sums that are put off keep all their terms in registers."""
     if INTERPRETED:
         return x
-    else:  # noqa: RET505
+    else:
         return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=False, pack=1)
 
 
@@ -48,7 +48,7 @@ def raw_rows(ptr, begin, head, length, H, C: tl.constexpr, D: tl.constexpr, BD: 
 
 @triton.jit
 def load_rows(ptr, begin, head, length, H, C: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, first=0):
-    """Columns `first` to `first` + BD of `length` tokens of one head of [N,H,D]: a tile [C,BD] in fp32, zeros beyond."""
+    """Columns `first` to `first` + BD of `length` tokens of one head of [N,H,D]: a tile [C,BD], fp32, zeros beyond."""
     rows, columns = tl.arange(0, C), first + tl.arange(0, BD)
     ptr += (begin * H + head) * D
     mask = (rows < length)[:, None] & (columns < D)[None, :]
@@ -92,7 +92,7 @@ def power_of_two(x, EXACT: tl.constexpr):
     if EXACT:
         one = tl.where(x >= 0, 1.0, 1.0)
         return one, one
-    else:  # noqa: RET505
+    else:
         bits = x.to(tl.int32, bitcast=True) & 0x7F800000
         bits = tl.minimum(tl.maximum(bits, 1 << 23), 253 << 23)
         return bits.to(tl.float32, bitcast=True), ((254 << 23) - bits).to(tl.float32, bitcast=True)
@@ -103,7 +103,7 @@ def narrow(x, EXACT: tl.constexpr):
     """An operand as `product` takes it: fp16, or fp32 as it is where products are EXACT."""
     if EXACT:
         return x
-    else:  # noqa: RET505
+    else:
         return x.to(tl.float16)
 
 
@@ -112,7 +112,7 @@ def product(x, y, EXACT: tl.constexpr):
     """x @ y of operands that went through `narrow`."""
     if EXACT:
         return tl.dot(x, y, input_precision="tf32x3")
-    else:  # noqa: RET505
+    else:
         return tl.dot(x, y)
 
 
@@ -121,7 +121,7 @@ def add_product(z, x, y, EXACT: tl.constexpr):
     """z + x @ y of operands that went through `narrow`."""
     if EXACT:
         return tl.dot(x, y, acc=z, input_precision="tf32x3")
-    else:  # noqa: RET505
+    else:
         return tl.dot(x, y, acc=z)
 
 
@@ -130,7 +130,7 @@ def wide_product(x, y, EXACT: tl.constexpr):
     """x @ y of fp32 operands of any range: tf32, or three of it."""
     if EXACT:
         return tl.dot(x, y, input_precision="tf32x3")
-    else:  # noqa: RET505
+    else:
         return tl.dot(x, y, input_precision="tf32")
 
 
@@ -139,7 +139,7 @@ def sums(pattern, x, EXACT: tl.constexpr):
     """pattern @ x for a pattern of -1, 0 and 1: sums over tokens, of values whose 16-bit form is exact unless EXACT."""
     if EXACT:
         return tl.dot(pattern, x, input_precision="tf32x3")
-    else:  # noqa: RET505
+    else:
         return tl.dot(pattern.to(tl.float16), x.to(tl.float16))
 
 
@@ -148,7 +148,7 @@ def fine_sums(pattern, x, EXACT: tl.constexpr):
     """`sums` of values of any range that may cancel: 16 bits of each are kept, 22 where products are EXACT."""
     if EXACT or INTERPRETED:
         return tl.dot(pattern, x, input_precision="tf32x3")
-    else:  # noqa: RET505
+    else:
         pattern = pattern.to(tl.bfloat16)
         high = x.to(tl.bfloat16)
         return tl.dot(pattern, (x - high.to(tl.float32)).to(tl.bfloat16), acc=tl.dot(pattern, high))

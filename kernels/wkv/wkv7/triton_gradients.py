@@ -5,19 +5,20 @@ import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
 from wkv.triton_pieces import exp, fine_sums, narrow, product, raw_rows, settle, store_rows, wide_product
-from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, upper
+from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, row_sizes, upper
 
 
 @triton.jit(do_not_specialize=["T", "H", "log2_e"])
 def gradients(
-    r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, r_size_ptr, k_size_ptr, before_ptr, u_ptr, size_ptr,
+    r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, before_ptr, u_ptr, size_ptr,
     after_ptr, dx_ptr, d_size_ptr, dy_ptr, dr_ptr, dw_ptr, dk_ptr, da_ptr, db_ptr, starts_ptr, T, H, log2_e,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of r, w, k, a, b of one (chunk, head), from the state before it and its gradient after it.
 
-    In units as in the scans: r and k of each token's own size, v, u and S of `size`, dy, dx and dS of `d_size`. Tiles
-    are read anew for the second half: a load from the cache costs less than the registers that would hold them.
+    In units: u and S of `size`, dx and dS of `d_size`, as the scans stored them, v and dy of each token's own size,
+    which k and r take on. Tiles are read anew for the second half: a load from the cache costs less than the registers
+    that would hold them.
     """
     owner = tl.program_id(0)
     chunk, head = (owner // H).to(tl.int64), owner % H
@@ -30,29 +31,32 @@ def gradients(
     s = load_tile(before_ptr, place, BK, BV)
     u = load_tile(u_ptr, place, C, BV)
     dx = load_tile(dx_ptr, place, C, BV)
-    r_size = tl.load(r_size_ptr + place * C + tl.arange(0, C))
-    k_size = tl.load(k_size_ptr + place * C + tl.arange(0, C))
     size, d_size = tl.load(size_ptr + place), tl.load(d_size_ptr + place)
     both = size * d_size
     w = w.to(tl.float32)
     upto = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32) + w
     end = exp(tl.sum(w, axis=0))
-    ends = settle(tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end)  # [BK] what the decay of the whole chunk gains
-    v = narrow(v.to(tl.float32) * (k_size / size)[:, None], EXACT)
-    dy = narrow(dy.to(tl.float32) * (r_size / d_size)[:, None], EXACT)
+    ends = settle(
+        tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end
+    )  # [BK] what the decay of the whole chunk gains
+    v, dy = v.to(tl.float32), dy.to(tl.float32)
+    v_size, v_inverse = row_sizes(v, EXACT)
+    dy_size, dy_inverse = row_sizes(dy, EXACT)
+    v, dy = narrow(v * v_inverse[:, None], EXACT), narrow(dy * dy_inverse[:, None], EXACT)
+    k_unit, r_unit = v_size / size, dy_size / d_size
 
     dk = product(v, tl.trans(ds), EXACT) * end[None, :]
-    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / k_size)[:, None]
+    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * k_unit[:, None]
     tl.debug_barrier()
     ends += tl.sum(k * dk * exp(upto, -1.4426950408889634), axis=0)
     w = raw_rows(w_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
     a = raw_rows(a_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * exp(upto - w)
     dk += wide_product(upper(product(v, tl.trans(dx), EXACT), C, False), a, EXACT)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / r_size)[:, None] * exp(upto)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * r_unit[:, None] * exp(upto)
     dk += wide_product(upper(product(v, tl.trans(dy), EXACT), C, True), r, EXACT)
     dk *= exp(upto, -1.4426950408889634)
-    store_rows(dk_ptr, dk * (both / k_size)[:, None], begin, head, length, H, C, K, BK)
-    gain = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (-1 / k_size)[:, None] * dk
+    store_rows(dk_ptr, dk * (d_size * v_size)[:, None], begin, head, length, H, C, K, BK)
+    gain = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * -k_unit[:, None] * dk
     gain = settle(gain)
     db = product(u, tl.trans(ds), EXACT) * end[None, :]
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
@@ -66,14 +70,14 @@ def gradients(
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
     fade = exp(upto, -log2_e)
-    k = k.to(tl.float32) * (1 / k_size)[:, None] * fade
+    k = k.to(tl.float32) * k_unit[:, None] * fade
     b = b.to(tl.float32) * fade
     dr = product(dy, tl.trans(s), EXACT)
     dr += wide_product(lower(product(dy, tl.trans(v), EXACT), C, True), k, EXACT)
     dr += wide_product(lower(product(dy, tl.trans(u), EXACT), C, True), b, EXACT)
     dr *= exp(upto, log2_e)
-    store_rows(dr_ptr, dr * (both / r_size)[:, None], begin, head, length, H, C, K, BK)
-    gain = settle(gain + raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * (1 / r_size)[:, None] * dr)
+    store_rows(dr_ptr, dr * (size * dy_size)[:, None], begin, head, length, H, C, K, BK)
+    gain = settle(gain + raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * r_unit[:, None] * dr)
     da = product(dx, tl.trans(s), EXACT)
     da += wide_product(lower(product(dx, tl.trans(v), EXACT), C, False), k, EXACT)
     da += wide_product(lower(product(dx, tl.trans(u), EXACT), C, False), b, EXACT)

@@ -3,7 +3,6 @@
 import math
 
 import torch
-import triton
 from torch import Tensor
 
 from wkv.chunk_table import CHUNK, ChunkTable
@@ -23,7 +22,7 @@ LOG2_E = math.log2(math.e)
 
 def padded(size: int) -> int:
     """The side of the tiles that hold heads of this size: 64 or 128."""
-    return max(64, triton.next_power_of_2(size))
+    return 64 if size <= 64 else 1 << (size - 1).bit_length()
 
 
 def product_dtype(*inputs: Tensor) -> torch.dtype:
@@ -44,46 +43,53 @@ def fills(programs: int, x: Tensor) -> bool:
 def forward(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, table: ChunkTable, keep: int
 ) -> tuple[Tensor, ...]:
-    """(y, s, states, and what the backward needs), of G chunks of C tokens.
+    """(y, s, states), and with BACKWARD in `keep` what the backward needs, of G chunks of C tokens.
 
-    states: float32 [G,H,V,K], before each chunk, with STATES in `keep`. With BACKWARD: the states again [G,H,K,V padded]
-    and u [G,H,C,V padded] in units of sizes [G,H], the sizes of r and k [2,G,H,C], then the inverse [G,H,C,C] where the
-    heads alone fill the GPU, else as in `triton_prepare` Q, P, G, F, M, N and the decays. What is not needed is empty.
+    states: float32 [G,H,V,K], before each chunk, empty without STATES in `keep`. Then the states again [G,H,K,V padded]
+    and u [G,H,C,V padded] in units of sizes [G,H], the sizes of r and k [2,G,H,C], and either the inverse [G,H,C,C],
+    where the heads alone fill the GPU, or as in `triton_prepare` Q, P, G, F, M, N and the decays: the other is empty.
     """
-    H, K, V, C = r.shape[2], r.shape[3], v.shape[3], CHUNK
+    H, K, V, C, G = r.shape[2], r.shape[3], v.shape[3], CHUNK, table.chunks
     half = product_dtype(r, k, v, a, b)
     exact = half is torch.float32
-    BK, BV, G = padded(K), padded(V), table.chunks
-    again, kept = (G if keep & STATES else 0), (G if keep & BACKWARD else 0)
+    BK, BV = padded(K), padded(V)
+    again, kept = bool(keep & STATES), bool(keep & BACKWARD)
     walks = fills(table.sequences * H, r)
     inverse = r.new_empty((G, H, C, C), dtype=half)
-    before, u = r.new_empty((kept, H, BK, BV), dtype=half), r.new_empty((kept, H, C, BV), dtype=half)
-    size, sizes = s0.new_empty((kept, H)), s0.new_empty((2, kept if walks else G, H, C))
-    y, s, states = torch.empty_like(v), torch.empty_like(s0), s0.new_empty((again, H, V, K))
-    shape = {"K": K, "V": V, "BK": BK, "C": C, "EXACT": exact}
+    y, s, states = torch.empty_like(v), torch.empty_like(s0), s0.new_empty((G if again else 0, H, V, K))
+    before = u = inverse  # not written to unless they are kept
+    size, sizes = s, s.expand(2, *s.shape)
+    if kept:
+        before, u = r.new_empty((G, H, BK, BV), dtype=half), r.new_empty((G, H, C, BV), dtype=half)
+        size = s0.new_empty((G, H))
+    if kept or not walks:
+        sizes = s0.new_empty((2, G, H, C))
+    options = {"K": K, "BK": BK, "C": C, "EXACT": exact}
+    more = {"V": V, "STATES": again, "KEEP": kept, **options}
+    chunks, tokens = (table.starts, table.first), table.tokens
     with torch.cuda.device_of(r):
-        solve[(G * H,)](w, a, b, inverse, table.starts, table.tokens, H, K=K, BK=BK, C=C, EXACT=exact, num_stages=1)
+        solve[(G * H,)](w, a, b, inverse, table.starts, tokens, H, num_stages=1, **options)
         if walks:
-            prepared = empty_prepared(r, s0, 0, half)
             walk[(table.sequences * H,)](
-                r, w, k, v, a, b, inverse, s0, y, s, states, before, u, size, *sizes, table.starts,
-                table.first, table.tokens, H, LOG2_E, BV=BV, STATES=again > 0, KEEP=kept > 0, num_stages=1, **shape,
+                r, w, k, v, a, b, inverse, s0, y, s, states, before, u, size, *sizes, *chunks, tokens, H, LOG2_E,
+                BV=BV, num_stages=1, **more,
             )  # fmt: skip
-            return y, s, states, before, u, size, sizes, inverse, *prepared
-        prepared = empty_prepared(r, s0, G, half, kept)
-        q, p, g, f, m, n, decay = prepared
-        reading, removal = r.new_empty((kept, H, C, C), dtype=half), r.new_empty((kept, H, C, BK), dtype=half)
-        prepare[(G * H,)](
-            r, w, k, a, b, inverse, q, p, g, f, removal, reading, m, n, decay, *sizes,
-            table.starts, table.tokens, H, LOG2_E, K=K, BK=BK, C=C, KEEP=kept > 0, EXACT=exact, num_stages=1,
-        )  # fmt: skip
-        tile = BV if kept else TILE
-        scan[(table.sequences * H * triton.cdiv(V, tile),)](
-            q, p, g, f, removal, reading, decay, *sizes, v, s0, y, s, states, before, u, size,
-            table.starts, table.first, table.tokens, H,
-            BV=tile, STATES=again > 0, KEEP=kept > 0, num_stages=stages(exact), **shape,
-        )  # fmt: skip
-    return y, s, states, before, u, size, sizes, inverse[:0].clone(), *prepared
+            prepared = empty_prepared(r, s0, 0, half) if kept else []
+        else:
+            prepared = empty_prepared(r, s0, G, half, G if kept else 0)
+            q, p, g, f, m, n, decay = prepared
+            reading, removal = (torch.empty_like(m), torch.empty_like(n)) if kept else (m, n)
+            prepare[(G * H,)](
+                r, w, k, a, b, inverse, q, p, g, f, removal, reading, m, n, decay, *sizes, table.starts, tokens, H,
+                LOG2_E, KEEP=kept, num_stages=1, **options,
+            )  # fmt: skip
+            tile = BV if kept else TILE
+            scan[(table.sequences * H * -(-V // tile),)](
+                q, p, g, f, removal, reading, decay, *sizes, v, s0, y, s, states, before, u, size, *chunks, tokens, H,
+                BV=tile, num_stages=stages(exact), **more,
+            )  # fmt: skip
+            inverse = inverse.new_empty((0, H, C, C))
+    return (y, s, states, before, u, size, sizes, inverse, *prepared) if kept else (y, s, states)
 
 
 def empty_prepared(r: Tensor, s0: Tensor, G: int, half: torch.dtype, kept: int = 0) -> list[Tensor]:
@@ -137,7 +143,7 @@ def backward(
                 table.starts, table.first, table.tokens, H, num_stages=stages(exact), **shape,
             )  # fmt: skip
         gradients[(table.chunks * H,)](
-            r, w, k, v, a, b, *sizes, before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
+            r, w, k, v, a, b, before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
             table.starts, table.tokens, H, LOG2_E, num_stages=1, **shape,
         )  # fmt: skip
     return dr, dw, dk, dv, da, db, ds0

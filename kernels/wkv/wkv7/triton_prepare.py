@@ -56,7 +56,7 @@ def to_end(
         t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
         x = raw_rows(x_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
         return x * exp(sums((i > t).to(tl.float32), w, EXACT))
-    else:  # noqa: RET505  (what follows a return is compiled too)
+    else:  # (what follows a return is compiled too)
         return x * end[None, :]
 
 
@@ -66,7 +66,7 @@ def lower(x, C: tl.constexpr, diagonal: tl.constexpr):
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     if diagonal:
         return tl.where(i <= t, x, 0.0)
-    else:  # noqa: RET505
+    else:
         return tl.where(i < t, x, 0.0)
 
 
@@ -76,7 +76,7 @@ def upper(x, C: tl.constexpr, diagonal: tl.constexpr):
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     if diagonal:
         return tl.where(i >= t, x, 0.0)
-    else:  # noqa: RET505
+    else:
         return tl.where(i > t, x, 0.0)
 
 
