@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
-from wkv.triton_pieces import add_product, largest, load_rows, narrow, power_of_two, product, store_rows
+from wkv.triton_pieces import add_product, largest, load_rows, narrow, power_of_two, product, settle, store_rows
 from wkv.wkv6.triton_decay import (
     blocks,
     load_decay,
@@ -159,26 +159,26 @@ def _channels(
     dw = add_product(dw, triangle(False, C, EXACT), narrow(k * dk, EXACT), EXACT)
     # what each token gives itself
     u = tl.load(u_ptr + head * K + ks, mask=ks < K, other=0.0).to(tl.float32)[None, :]
-    dr += d_own[:, None] * k * u
-    dk += d_own[:, None] * r * u
+    dr = settle(dr + d_own[:, None] * k * u)
+    dk = settle(dk + d_own[:, None] * r * u)
 
     weight = weights(pattern(False, C, EXACT), w, EXACT)
     gain, within = _far(r, k, far, weight, C // 2, C, EXACT)
-    dr += tl.where(upper(C // 2, C), gain, 0.0)
-    dk += tl.where(upper(C // 2, C), 0.0, gain)
+    dr = settle(dr + tl.where(upper(C // 2, C), gain, 0.0))
+    dk = settle(dk + tl.where(upper(C // 2, C), 0.0, gain))
     dw = add_product(dw, pattern(True, C, EXACT), narrow(within, EXACT), EXACT)
     w = blocks(w, C)
     weight = reach_in_blocks(w, 16, C, EXACT).reshape(C, BK)
     gain, within = _far(r, k, far, weight, 16, C, EXACT)
-    dr += tl.where(upper(16, C), gain, 0.0)
-    dk += tl.where(upper(16, C), 0.0, gain)
+    dr = settle(dr + tl.where(upper(16, C), gain, 0.0))
+    dk = settle(dk + tl.where(upper(16, C), 0.0, gain))
     dr, dk, dw, r, k = blocks(dr, C), blocks(dk, C), blocks(dw, C), blocks(r, C), blocks(k, C)
     dw = add_product(dw, pattern_of_blocks(16, True, C, EXACT), narrow(blocks(within, C), EXACT), EXACT)
     for n in tl.static_range(1, 4):
         weight = reach_in_blocks(w, 1 << n, C, EXACT)
         gain, within = _near(r, k, near, weight, 1 << n, C, EXACT)
-        dr += tl.where(upper_of_blocks(1 << n, C), gain, 0.0)
-        dk += tl.where(upper_of_blocks(1 << n, C), 0.0, gain)
+        dr = settle(dr + tl.where(upper_of_blocks(1 << n, C), gain, 0.0))
+        dk = settle(dk + tl.where(upper_of_blocks(1 << n, C), 0.0, gain))
         dw = add_product(dw, pattern_of_blocks(1 << n, True, C, EXACT), narrow(within, EXACT), EXACT)
     store_rows(dw_ptr, dw.reshape(C, BK) * (size * d_size), begin, head, length, H, C, K, BK, column)
     i, j = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
