@@ -31,7 +31,7 @@ def micro():
     """The bundled model on the CPU and, in bf16, on the GPU; and its states."""
     model, shelf = bundled()
     models = [
-        lab.load_model(model.recipe.source, device=device, dtype=dtype, tokenizer=model.tokenizer)
+        lab.load_model(model.recipe.path, device=device, dtype=dtype, tokenizer=model.tokenizer)
         for device, dtype in (("cpu", "fp32"), ("cuda", "fp32"), ("cuda", "bf16"))
     ]
     return *models, shelf
@@ -96,7 +96,7 @@ def test_logits_and_states_that_were_given_out_stay(both):
         gpu.run(torch.tensor([[1]]), flow)
     assert all(x.equal(y) for x, y in zip(out, kept, strict=True))
     with torch.inference_mode():
-        gpu.run(torch.tensor([[1]]), gpu.begin([None, None]))
+        gpu.run(torch.tensor([[1], [1]]), gpu.begin([None, None]))
     assert gpu.forward([1, 2]).logits.isfinite().all()
 
 

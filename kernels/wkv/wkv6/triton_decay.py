@@ -10,7 +10,7 @@ Levels below 16 stay within blocks of 16 tokens, [C/16,16,...] here: a warp mult
 import triton
 import triton.language as tl
 
-from wkv.triton_pieces import load_rows, narrow, power_of_two, product
+from wkv.triton_pieces import add_product, load_rows, narrow, power_of_two, product
 
 # The weight of a token decayed by more is zero in fp32; -inf would make NaN of 0 * -inf.
 LEAST = tl.constexpr(-120.0)
@@ -66,7 +66,7 @@ def triangle(LATER: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def pattern(TURNED: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """0/1 [C,C] of level C / 2: of the tokens in t's half, those before t in the upper half, those after t in the lower.
+    """0/1 [C,C] of level C / 2: of the tokens in t's half, those before t in the upper half, after t in the lower.
 
     TURNED: transposed.
     """
@@ -92,7 +92,7 @@ def upper_of_blocks(s: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def pattern_of_blocks(s: tl.constexpr, TURNED: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """0/1 [C/16,16,16] of level s <= 16: of the tokens in t's block of s, those before t in an upper half, else after t.
+    """0/1 [C/16,16,16] of level s <= 16: of the tokens in t's block of s, those before t if in an upper half, else after.
 
     TURNED: transposed.
     """
@@ -127,5 +127,15 @@ def choose(where, below, change):
 
 @triton.jit
 def squares(x, EXACT: tl.constexpr):
-    """x x^T of every block."""
-    return product(x, x.permute(0, 2, 1), EXACT)
+    """x x^T [...,M,M] of x [M,BK], or of blocks [C/16,M,BK]; BK in two parts where fp32 would overfill shared memory."""
+    if EXACT and x.shape[len(x.shape) - 1] > 64:
+        if len(x.shape) == 2:
+            a, b = x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1).split()
+            return add_product(product(a, tl.trans(a), EXACT), b, tl.trans(b), EXACT)
+        else:
+            a, b = x.reshape(x.shape[0], x.shape[1], 2, x.shape[2] // 2).permute(0, 1, 3, 2).split()
+            return add_product(product(a, a.permute(0, 2, 1), EXACT), b, b.permute(0, 2, 1), EXACT)
+    elif len(x.shape) == 2:
+        return product(x, tl.trans(x), EXACT)
+    else:
+        return product(x, x.permute(0, 2, 1), EXACT)

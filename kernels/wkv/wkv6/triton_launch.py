@@ -5,6 +5,7 @@ import triton
 from torch import Tensor
 
 from wkv.chunk_table import CHUNK, ChunkTable
+from wkv.triton_device import shared_memory
 from wkv.wkv6.triton_backward import gradients
 from wkv.wkv6.triton_scan import output, scan
 
@@ -12,7 +13,7 @@ from wkv.wkv6.triton_scan import output, scan
 FEW = 128
 # Channels that `gradients` takes at once.
 WIDTH = 32
-STAGES = {"g": 1, "s": 3, "f": 2}
+# Value rows of a program of a walk that has no outputs.
 ROWS = 16
 
 
@@ -45,7 +46,7 @@ def backward(
     BK = min(BK, WIDTH)
     gradients[(table.chunks * H,)](
         r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
-        K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4, num_stages=STAGES["g"],
+        K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4, num_stages=1,
     )  # fmt: skip
     return dr, dw, dk, dv, du.sum(0).to(u.dtype), ds0
 
@@ -66,20 +67,23 @@ def _walk(
 ) -> Tensor:
     """Fill y and `end`, backwards where `back`; returns the states where they are to be kept or were needed."""
     n, H, K, V = table.sequences, q.shape[2], q.shape[3], v.shape[3]
-    exact = _exact(q, k, v)
+    exact, tight = _exact(q, k, v), shared_memory() < 200_000
     BK, BV = _sizes(K, V)
-    split = n * H * triton.cdiv(V, BV) < FEW
-    states = start.new_empty((table.chunks if keep or split else 0, H, V, K))
+    slow = exact or BK > 64  # too much at once for the registers
+    split = slow or n * H * triton.cdiv(V, BV) < FEW
+    stored = bool(keep or split)
+    states = start.new_empty((table.chunks if stored else 0, H, V, K))
     rows = ROWS if split else BV
     scan[(n * H * triton.cdiv(V, rows),)](
         q, w, k, v, u, start, more, y, end, states, table.starts, table.first, table.tokens, H,
-        K=K, V=V, BK=BK, BV=rows, C=CHUNK,
-        BACK=back, OUTPUT=not split, KEEP=keep or split, EXACT=exact, num_warps=4, num_stages=STAGES["s" if split else "f"],
+        K=K, V=V, BK=BK, BV=rows, C=CHUNK, BACK=back, OUTPUT=not split, KEEP=stored, EXACT=exact,
+        num_warps=4, num_stages=1 if tight or slow else 3 if split else 2,
     )  # fmt: skip
     if split:
-        output[(table.chunks * H * triton.cdiv(V, BV),)](
+        rows = ROWS if exact and BK > 64 else BV
+        output[(table.chunks * H * triton.cdiv(V, rows),)](
             q, w, k, v, u, y, states, table.starts, table.tokens, H,
-            K=K, V=V, BK=BK, BV=BV, C=CHUNK, BACK=back, EXACT=exact, num_warps=4,
+            K=K, V=V, BK=BK, BV=rows, C=CHUNK, BACK=back, EXACT=exact, num_warps=4, num_stages=1,
         )  # fmt: skip
     return states
 

@@ -73,7 +73,7 @@ def _chunk(
 
 @triton.jit
 def add_pairs(y, q, w, k, v, own, C: tl.constexpr, BACK: tl.constexpr, EXACT: tl.constexpr):
-    """y [C,BV] and what the queries read within the chunk: of tokens i < t decayed in between, of their own by `own` [C].
+    """y [C,BV] and what queries read within the chunk: of tokens i < t decayed in between, of their own by `own` [C].
 
     BACK: of tokens i > t.
     """
@@ -83,12 +83,12 @@ def add_pairs(y, q, w, k, v, own, C: tl.constexpr, BACK: tl.constexpr, EXACT: tl
     weight = weights(pattern(False, C, EXACT), w, EXACT)
     change = bits(above) ^ bits(below)
     x = choose(upper(C // 2, C), below, change) * narrow(weight, EXACT)
-    far = product(x, tl.trans(x), EXACT)
+    far = squares(x, EXACT)
     w, below, change = blocks(w, C), blocks(below, C), blocks(change, C)
     x = choose(upper_of_blocks(16, C), below, change) * narrow(reach_in_blocks(w, 16, C, EXACT), EXACT)
     x = x.reshape(C, q.shape[1])
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    far = tl.where(((t ^ i) & 32) == 0, product(x, tl.trans(x), EXACT), far)
+    far = tl.where(((t ^ i) & 32) == 0, squares(x, EXACT), far)
     past = (t >> 4) > (i >> 4)
     if BACK:
         past = (t >> 4) < (i >> 4)
