@@ -1,4 +1,4 @@
-"""The chunked WKV-6 kernels where they are most likely wrong: units, levels of decay, both ways to share out the work."""
+"""The chunked WKV-6 kernels where they are most likely wrong: units, rates of decay, both ways to share out work."""
 
 import pytest
 import torch

@@ -92,7 +92,7 @@ def upper_of_blocks(s: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def pattern_of_blocks(s: tl.constexpr, TURNED: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr):
-    """0/1 [C/16,16,16] of level s <= 16: of the tokens in t's block of s, those before t if in an upper half, else after.
+    """0/1 [C/16,16,16] of level s <= 16: of the tokens in t's block of s, those before t in upper halves, else after t.
 
     TURNED: transposed.
     """
@@ -127,7 +127,7 @@ def choose(where, below, change):
 
 @triton.jit
 def squares(x, EXACT: tl.constexpr):
-    """x x^T [...,M,M] of x [M,BK], or of blocks [C/16,M,BK]; BK in two parts where fp32 would overfill shared memory."""
+    """x x^T of x [M,BK], or of blocks [C/16,M,BK]; BK in two parts where fp32 would overfill shared memory."""
     if EXACT and x.shape[len(x.shape) - 1] > 64:
         if len(x.shape) == 2:
             a, b = x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1).split()

@@ -18,7 +18,7 @@ ROWS = 16
 
 
 def forward(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, u: Tensor, s0: Tensor, table: ChunkTable, keep: bool
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, u: Tensor, s0: Tensor, table: ChunkTable, keep: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, s, states before every chunk [chunks,H,V,K]); the states are empty unless `keep`."""
     y, s = torch.empty_like(v), torch.empty_like(s0)
@@ -63,7 +63,7 @@ def _walk(
     end: Tensor,
     table: ChunkTable,
     back: bool,
-    keep: bool,
+    keep: int,
 ) -> Tensor:
     """Fill y and `end`, backwards where `back`; returns the states where they are to be kept or were needed."""
     n, H, K, V = table.sequences, q.shape[2], q.shape[3], v.shape[3]
