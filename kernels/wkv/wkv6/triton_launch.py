@@ -22,7 +22,9 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, s, states before every chunk [chunks,H,V,K]); the states are empty unless `keep`."""
     y, s = torch.empty_like(v), torch.empty_like(s0)
-    return y, s, _walk(r, w, k, v, u, s0, None, y, s, table, False, keep)
+    with torch.cuda.device_of(r):
+        states = _walk(r, w, k, v, u, s0, None, y, s, table, False, keep)
+    return y, s, states if keep else states.new_empty((0, *s0.shape[1:]))
 
 
 def backward(
@@ -40,14 +42,15 @@ def backward(
     """(dr, dw, dk, dv, du, ds0), from the states that `forward` kept and the gradients of y, of s and of the states."""
     H, K, V = r.shape[2], r.shape[3], v.shape[3]
     dr, dw, dk, dv, ds0 = (torch.empty_like(x) for x in (r, w, k, v, ds))
-    after = _walk(k, w, r, dy, u, ds, dstates, dv, ds0, table, True, True)
-    du = ds.new_empty((table.chunks, H, K))  # each chunk's part
-    BK, BV = _sizes(K, V)
-    BK = min(BK, WIDTH)
-    gradients[(table.chunks * H,)](
-        r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
-        K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4, num_stages=1,
-    )  # fmt: skip
+    with torch.cuda.device_of(r):
+        after = _walk(k, w, r, dy, u, ds, dstates, dv, ds0, table, True, True)
+        du = ds.new_empty((table.chunks, H, K))  # each chunk's part
+        BK, BV = _sizes(K, V)
+        BK = min(BK, WIDTH)
+        gradients[(table.chunks * H,)](
+            r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
+            K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4, num_stages=1,
+        )  # fmt: skip
     return dr, dw, dk, dv, du.sum(0).to(u.dtype), ds0
 
 
