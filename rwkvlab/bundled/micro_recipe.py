@@ -110,8 +110,8 @@ def random_starts(rows: int, share: float, generator: torch.Generator) -> list[T
 
 
 def _loss(weights: dict[str, Tensor], data: Batch, starts: list[Tensor]) -> Tensor:
-    shifts = [[torch.zeros(len(data.tokens), DIMS.C) for _ in range(DIMS.L)] for _ in range(2)]
-    flow = Flow(starts, *shifts)
+    att, ffn = ([torch.zeros(len(data.tokens), DIMS.C) for _ in range(DIMS.L)] for _ in range(2))
+    flow = Flow(starts, att, ffn)
     x = rwkv7.run(rwkv7.prepare(weights, DIMS), data.tokens, flow, Way(backend="chunked"))
     losses = F.cross_entropy((x @ weights["head.weight"].T).flatten(0, 1), data.targets.flatten(), reduction="none")
     return (losses * data.weights.flatten()).sum() / data.weights.sum()

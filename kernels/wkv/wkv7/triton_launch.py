@@ -30,9 +30,9 @@ def product_dtype(*inputs: Tensor) -> torch.dtype:
     return torch.float32 if any(x.dtype is torch.float32 for x in inputs) else torch.float16
 
 
-def stages(exact: bool) -> int:
+def stages(exact: bool, widest: int) -> int:
     """How many chunks' loads are under way in a scan: three where there is room for their tiles."""
-    return 1 if exact or shared_memory() < 200_000 else 3
+    return 1 if exact or widest > 64 or shared_memory() < 200_000 else 3
 
 
 def fills(programs: int, x: Tensor) -> bool:
@@ -86,7 +86,7 @@ def forward(
             tile = BV if kept else TILE
             scan[(table.sequences * H * -(-V // tile),)](
                 q, p, g, f, removal, reading, decay, *sizes, v, s0, y, s, states, before, u, size, *chunks, tokens, H,
-                BV=tile, num_stages=stages(exact), **more,
+                BV=tile, num_stages=stages(exact, max(K, V)), **more,
             )  # fmt: skip
             inverse = inverse.new_empty((0, H, C, C))
     return (y, s, states, before, u, size, sizes, inverse, *prepared) if kept else (y, s, states)
@@ -140,7 +140,7 @@ def backward(
         else:
             scan_back[(table.sequences * H,)](
                 q, p, g, f, m, n, decay, *sizes, dy, ds, dstates, dv, ds0, after, dx, d_size,
-                table.starts, table.first, table.tokens, H, num_stages=stages(exact), **shape,
+                table.starts, table.first, table.tokens, H, num_stages=stages(exact, max(K, V)), **shape,
             )  # fmt: skip
         gradients[(table.chunks * H,)](
             r, w, k, v, a, b, before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
