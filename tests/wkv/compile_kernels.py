@@ -1,4 +1,6 @@
-"""Compiles every Triton kernel for NVIDIA cards that are not there: `compile_kernels.py 86 90` prints JSON lines.
+"""Compiles every Triton kernel for NVIDIA cards that are not there: `compile_kernels.py 86 90 80:1` prints JSON lines.
+
+`:1` stops after the first case.
 
 A driver that knows a target and its shared memory lets Triton compile; the host functions run on CPU tensors, and each
 launch is kept from happening. One line a compiled kernel: capability, case, kernel, bytes of shared memory. The
@@ -106,8 +108,10 @@ def main():
 
     triton.runtime.driver.set_active(Driver())
     JITFunction.run, CUDABackend.make_cubin = compile_only, make_cubin
-    for capability in map(int, sys.argv[1:]):  # noqa: B007  (the driver reads it)
-        for case, (dtype, N) in CASES.items():  # noqa: B007
+    for word in sys.argv[1:]:
+        name, _, cases = word.partition(":")
+        capability = int(name)  # the driver reads it
+        for case, (dtype, N) in list(CASES.items())[: int(cases or len(CASES))]:  # noqa: B007
             operators(dtype, N)
             layer(dtype, N)
 

@@ -25,7 +25,7 @@ def test_every_kernel_compiles_within_the_shared_memory_of_each_card(tmp_path):
     paths = [str(HERE.parents[1] / "kernels"), env.get("PYTHONPATH", "")]
     env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     command = [sys.executable, str(HERE / "compile_kernels.py")]
-    halves = (["90", "80", "86"], ["100", "120", "89"])
+    halves = (["90", "80:1"], ["86", "89:1", "100:1", "120:1"])
     running = [
         subprocess.Popen([*command, *half], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for half in halves
@@ -36,7 +36,7 @@ def test_every_kernel_compiles_within_the_shared_memory_of_each_card(tmp_path):
         assert process.returncode == 0, err[-3000:]
         lines += [json.loads(line) for line in out.splitlines() if line.startswith("[")]
     for capability in SHARED:
-        for case in CASES:
+        for case in CASES if capability in (86, 90) else ["bf16 K=V=64"]:
             assert {name for c, k, name, _ in lines if (c, k) == (capability, case)} >= KERNELS
     large = [line for line in lines if line[3] > 1024 * SHARED[line[0]]]
     assert not large, "\n".join(map(str, large))
