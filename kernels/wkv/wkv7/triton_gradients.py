@@ -5,12 +5,12 @@ import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
 from wkv.triton_pieces import exp, fine_sums, narrow, product, raw_rows, settle, store_rows, wide_product
-from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, row_sizes, upper
+from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, upper
 
 
 @triton.jit(do_not_specialize=["T", "H", "log2_e"])
 def gradients(
-    r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, before_ptr, u_ptr, size_ptr,
+    r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, v_size_ptr, dy_size_ptr, before_ptr, u_ptr, size_ptr,
     after_ptr, dx_ptr, d_size_ptr, dy_ptr, dr_ptr, dw_ptr, dk_ptr, da_ptr, db_ptr, starts_ptr, T, H, log2_e,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
@@ -36,13 +36,11 @@ def gradients(
     w = w.to(tl.float32)
     upto = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32) + w
     end = exp(tl.sum(w, axis=0))
-    ends = settle(
-        tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end
-    )  # [BK] what the decay of the whole chunk gains
-    v, dy = v.to(tl.float32), dy.to(tl.float32)
-    v_size, v_inverse = row_sizes(v, EXACT)
-    dy_size, dy_inverse = row_sizes(dy, EXACT)
-    v, dy = narrow(v * v_inverse[:, None], EXACT), narrow(dy * dy_inverse[:, None], EXACT)
+    ends = settle(tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end)  # [BK]
+    v_size = tl.load(v_size_ptr + place * C + tl.arange(0, C))
+    dy_size = tl.load(dy_size_ptr + place * C + tl.arange(0, C))
+    v = narrow(v.to(tl.float32) * (1 / v_size)[:, None], EXACT)
+    dy = narrow(dy.to(tl.float32) * (1 / dy_size)[:, None], EXACT)
     k_unit, r_unit = v_size / size, dy_size / d_size
 
     dk = product(v, tl.trans(ds), EXACT) * end[None, :]
@@ -57,10 +55,12 @@ def gradients(
     dk *= exp(upto, -1.4426950408889634)
     store_rows(dk_ptr, dk * (d_size * v_size)[:, None], begin, head, length, H, C, K, BK)
     gain = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * -k_unit[:, None] * dk
-    gain = settle(gain)
+    # what the decay of the whole chunk gains is part of every token's: it goes to the last
+    last = tl.arange(0, C)[:, None] == C - 1
+    gain = settle(gain + tl.where(last, ends[None, :], 0.0))
     db = product(u, tl.trans(ds), EXACT) * end[None, :]
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
-    ends += tl.sum(b * db * exp(upto, -1.4426950408889634), axis=0)
+    gain = settle(gain + tl.where(last, tl.sum(b * db * exp(upto, -1.4426950408889634), axis=0)[None, :], 0.0))
     db += wide_product(upper(product(u, tl.trans(dx), EXACT), C, False), a, EXACT)
     db += wide_product(upper(product(u, tl.trans(dy), EXACT), C, True), r, EXACT)
     db *= exp(upto, -1.4426950408889634)
@@ -89,5 +89,5 @@ def gradients(
 
     # the log decay of token j is part of every later one's: from j on, all gains but that of a_j itself
     t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    dw = fine_sums((i >= t).to(tl.float32), gain, EXACT) + ends[None, :] - own
+    dw = fine_sums((i >= t).to(tl.float32), gain, EXACT) - own
     store_rows(dw_ptr, dw * both, begin, head, length, H, C, K, BK)

@@ -46,7 +46,7 @@ def forward(
     """(y, s, states), and with BACKWARD in `keep` what the backward needs, of G chunks of C tokens.
 
     states: float32 [G,H,V,K], before each chunk, empty without STATES in `keep`. Then the states again [G,H,K,V padded]
-    and u [G,H,C,V padded] in units of sizes [G,H], the sizes of r and k [2,G,H,C], and either the inverse [G,H,C,C],
+    and u [G,H,C,V padded] in units of sizes [G,H], the sizes of r, k and v [3,G,H,C], and either the inverse [G,H,C,C],
     where the heads alone fill the GPU, or as in `triton_prepare` Q, P, G, F, M, N and the decays: the other is empty.
     """
     H, K, V, C, G = r.shape[2], r.shape[3], v.shape[3], CHUNK, table.chunks
@@ -58,12 +58,12 @@ def forward(
     inverse = r.new_empty((G, H, C, C), dtype=half)
     y, s, states = torch.empty_like(v), torch.empty_like(s0), s0.new_empty((G if again else 0, H, V, K))
     before = u = inverse  # not written to unless they are kept
-    size, sizes = s, s.expand(2, *s.shape)
+    size, sizes = s, s.expand(3, *s.shape)
     if kept:
         before, u = r.new_empty((G, H, BK, BV), dtype=half), r.new_empty((G, H, C, BV), dtype=half)
         size = s0.new_empty((G, H))
     if kept or not walks:
-        sizes = s0.new_empty((2, G, H, C))
+        sizes = s0.new_empty((3, G, H, C))
     options = {"K": K, "BK": BK, "C": C, "EXACT": exact}
     more = {"V": V, "STATES": again, "KEEP": kept, **options}
     chunks, tokens = (table.starts, table.first), table.tokens
@@ -80,7 +80,7 @@ def forward(
             q, p, g, f, m, n, decay = prepared
             reading, removal = (torch.empty_like(m), torch.empty_like(n)) if kept else (m, n)
             prepare[(G * H,)](
-                r, w, k, a, b, inverse, q, p, g, f, removal, reading, m, n, decay, *sizes, table.starts, tokens, H,
+                r, w, k, a, b, inverse, q, p, g, f, removal, reading, m, n, decay, *sizes[:2], table.starts, tokens, H,
                 LOG2_E, KEEP=kept, num_stages=1, **options,
             )  # fmt: skip
             tile = BV if kept else TILE
@@ -129,21 +129,21 @@ def backward(
     H, K, V, C = r.shape[2], r.shape[3], v.shape[3], CHUNK
     exact = before.dtype is torch.float32
     dr, dw, dk, dv, da, db = (torch.empty_like(x) for x in (r, w, k, v, a, b))
-    ds0, after, dx, d_size = (torch.empty_like(x) for x in (ds, before, u, size))
+    ds0, after, dx, d_size, dy_size = (torch.empty_like(x) for x in (ds, before, u, size, sizes[2]))
     shape = {"K": K, "V": V, "BK": padded(K), "BV": padded(V), "C": C, "EXACT": exact}
     with torch.cuda.device_of(r):
         if inverse.numel():
             walk_back[(table.sequences * H,)](
-                r, w, k, a, b, *sizes, inverse, dy, ds, dstates, dv, ds0, after, dx, d_size, table.starts,
+                r, w, k, a, b, *sizes[:2], inverse, dy, ds, dstates, dv, ds0, after, dx, d_size, dy_size, table.starts,
                 table.first, table.tokens, H, LOG2_E, num_stages=1, **shape,
             )  # fmt: skip
         else:
             scan_back[(table.sequences * H,)](
-                q, p, g, f, m, n, decay, *sizes, dy, ds, dstates, dv, ds0, after, dx, d_size,
+                q, p, g, f, m, n, decay, *sizes[:2], dy, ds, dstates, dv, ds0, after, dx, d_size, dy_size,
                 table.starts, table.first, table.tokens, H, num_stages=stages(exact, max(K, V)), **shape,
             )  # fmt: skip
         gradients[(table.chunks * H,)](
-            r, w, k, v, a, b, before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
+            r, w, k, v, a, b, sizes[2], dy_size, before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
             table.starts, table.tokens, H, LOG2_E, num_stages=1, **shape,
         )  # fmt: skip
     return dr, dw, dk, dv, da, db, ds0

@@ -14,7 +14,7 @@ def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0:
     half = product_dtype(r, k, v, a, b)
     H, C, K, V = r.shape[2], CHUNK, padded(r.shape[3]), padded(v.shape[3])
     states, u = (r.new_empty((chunks, H, rows, V), dtype=half) for rows in (K, C))
-    sizes = [s0.new_empty((chunks, H)), s0.new_empty((2, chunks, H, C))]
+    sizes = [s0.new_empty((chunks, H)), s0.new_empty((3, chunks, H, C))]
     walks = fills(s0.shape[0] * H, r)
     inverse = r.new_empty((chunks if walks else 0, H, C, C), dtype=half)
     prepared = 0 if walks else chunks

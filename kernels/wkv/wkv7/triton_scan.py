@@ -14,7 +14,7 @@ from wkv.triton_pieces import (
     store_rows,
     store_state,
 )
-from wkv.wkv7.triton_prepare import load_tile, store_tile
+from wkv.wkv7.triton_prepare import load_tile, row_sizes, store_tile
 
 
 @triton.jit
@@ -25,7 +25,7 @@ def larger(x, sizes, state):
 
 @triton.jit(do_not_specialize=["T", "H"])
 def scan(
-    q_ptr, p_ptr, g_ptr, f_ptr, removal_ptr, reading_ptr, decay_ptr, r_size_ptr, k_size_ptr, v_ptr, s0_ptr,
+    q_ptr, p_ptr, g_ptr, f_ptr, removal_ptr, reading_ptr, decay_ptr, r_size_ptr, k_size_ptr, v_size_ptr, v_ptr, s0_ptr,
     y_ptr, s_ptr, states_ptr, before_ptr, u_ptr, size_ptr, starts_ptr, first_ptr, T, H,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     STATES: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
@@ -61,6 +61,8 @@ def scan(
             store_state(states_ptr, state, place, first, K, V, BK, BV)
         v = v.to(tl.float32)
         size, inverse_size = power_of_two(larger(v, k_size, state), EXACT)
+        if KEEP:
+            tl.store(v_size_ptr + place * C + tokens, row_sizes(v, EXACT)[0])
         v = narrow(v * (k_size * inverse_size)[:, None], EXACT)
         s = narrow(state * inverse_size, EXACT)
         new = product(g, s, EXACT)
@@ -81,7 +83,7 @@ def scan(
 @triton.jit(do_not_specialize=["T", "H"])
 def scan_back(
     q_ptr, p_ptr, g_ptr, f_ptr, m_ptr, n_ptr, decay_ptr, r_size_ptr, k_size_ptr, dy_ptr, ds_ptr, dstates_ptr,
-    dv_ptr, ds0_ptr, after_ptr, dx_ptr, size_ptr, starts_ptr, first_ptr, T, H,
+    dv_ptr, ds0_ptr, after_ptr, dx_ptr, size_ptr, dy_size_ptr, starts_ptr, first_ptr, T, H,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Walk back over the chunks of one (sequence, head), storing the gradient of the state after each [K,V] and dx.
@@ -111,6 +113,7 @@ def scan_back(
         n = load_tile(n_ptr, place, C, BK)
         dy = dy.to(tl.float32)
         size, inverse_size = power_of_two(larger(dy, r_size, ds), EXACT)
+        tl.store(dy_size_ptr + place * C + tokens, row_sizes(dy, EXACT)[0])
         dy = narrow(dy * (r_size * inverse_size)[:, None], EXACT)
         half = narrow(ds * inverse_size, EXACT)
         new = product(tl.trans(g), half, EXACT)

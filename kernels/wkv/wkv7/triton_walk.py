@@ -23,7 +23,7 @@ from wkv.wkv7.triton_scan import larger
 @triton.jit(do_not_specialize=["T", "H", "log2_e"])
 def walk(
     r_ptr, w_ptr, k_ptr, v_ptr, a_ptr, b_ptr, inverse_ptr, s0_ptr, y_ptr, s_ptr, states_ptr, before_ptr, u_ptr,
-    size_ptr, r_size_ptr, k_size_ptr, starts_ptr, first_ptr, T, H, log2_e,
+    size_ptr, r_size_ptr, k_size_ptr, v_size_ptr, starts_ptr, first_ptr, T, H, log2_e,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     STATES: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
@@ -45,6 +45,8 @@ def walk(
         v = v.to(tl.float32)
         k_size, k_inverse = row_sizes(k.to(tl.float32), EXACT)
         size, inverse_size = power_of_two(larger(v, k_size, state), EXACT)
+        if KEEP:
+            tl.store(v_size_ptr + place * C + tl.arange(0, C), row_sizes(v, EXACT)[0])
         v = narrow(v * (k_size * inverse_size)[:, None], EXACT)
         s = narrow(state * inverse_size, EXACT)
         if KEEP:
@@ -86,7 +88,7 @@ def walk(
 @triton.jit(do_not_specialize=["T", "H", "log2_e"])
 def walk_back(
     r_ptr, w_ptr, k_ptr, a_ptr, b_ptr, r_size_ptr, k_size_ptr, inverse_ptr, dy_ptr, ds_ptr, dstates_ptr,
-    dv_ptr, ds0_ptr, after_ptr, dx_ptr, size_ptr, starts_ptr, first_ptr, T, H, log2_e,
+    dv_ptr, ds0_ptr, after_ptr, dx_ptr, size_ptr, dy_size_ptr, starts_ptr, first_ptr, T, H, log2_e,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """What `scan_back` does, from the inputs themselves, the matrices computed transposed:
@@ -110,6 +112,7 @@ def walk_back(
         r_size = tl.load(r_size_ptr + place * C + tl.arange(0, C))
         k_size = tl.load(k_size_ptr + place * C + tl.arange(0, C))
         size, inverse_size = power_of_two(larger(dy, r_size, ds), EXACT)
+        tl.store(dy_size_ptr + place * C + tl.arange(0, C), row_sizes(dy, EXACT)[0])
         dy = narrow(dy * (r_size * inverse_size)[:, None], EXACT)
         half = narrow(ds * inverse_size, EXACT)
         store_tile(after_ptr, half, place, BK, BV)
