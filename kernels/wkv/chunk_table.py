@@ -66,8 +66,9 @@ def sequence_chunks(n, first_ptr, T, C: tl.constexpr):
 def chunk_tokens(chunk, starts_ptr, T, C: tl.constexpr):
     """The first token of a chunk on the flattened axis (int64), and how many it has."""
     if starts_ptr is None:
+        chunk = chunk.to(tl.int32)  # (divisions of 64 bits take hundreds of instructions)
         count = (T + C - 1) // C
-        place = (chunk % count).to(tl.int32) * C
+        place = chunk % count * C
         return (chunk // count).to(tl.int64) * T + place, tl.minimum(T - place, C)
     else:
         begin = tl.load(starts_ptr + chunk)

@@ -4,8 +4,26 @@ import triton
 import triton.language as tl
 
 from wkv.chunk_table import chunk_tokens
-from wkv.triton_pieces import exp, fine_sums, narrow, product, raw_rows, settle, store_rows, wide_product
-from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, upper
+from wkv.triton_pieces import (
+    exp,
+    fetch_rows,
+    fetch_tile,
+    fine_sums,
+    narrow,
+    product,
+    raw_rows,
+    settle,
+    store_rows,
+    wide_product,
+)
+from wkv.wkv7.triton_prepare import decay_before, load_tile, upper
+
+
+@triton.jit
+def unit_rows(ptr, size, begin, head, length, H, C: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, EXACT):
+    """`length` tokens of one head in units of each token's own `size` [C]: an operand [C,BD]."""
+    x = raw_rows(ptr, begin, head, length, H, C, D, BD)
+    return narrow(x.to(tl.float32) * (1 / size)[:, None], EXACT)
 
 
 @triton.jit(do_not_specialize=["T", "H", "log2_e"])
@@ -17,77 +35,78 @@ def gradients(
     """The gradients of r, w, k, a, b of one (chunk, head), from the state before it and its gradient after it.
 
     In units: u and S of `size`, dx and dS of `d_size`, as the scans stored them, v and dy of each token's own size,
-    which k and r take on. Tiles are read anew for the second half: a load from the cache costs less than the registers
-    that would hold them.
+    which k and r take on. r, k, a and b are of one dtype. What acts through v and through u is alike, and so is what
+    comes back through dy and dx: a loop takes one after the other, and reads anew what it would not hold in registers.
     """
     owner = tl.program_id(0)
-    chunk, head = (owner // H).to(tl.int64), owner % H
+    chunk, head = owner // H, owner % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
     place = owner.to(tl.int64)
+    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
-    v = raw_rows(v_ptr, begin, head, length, H, C, V, BV)
+    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     dy = raw_rows(dy_ptr, begin, head, length, H, C, V, BV)
     ds = load_tile(after_ptr, place, BK, BV)
     s = load_tile(before_ptr, place, BK, BV)
-    u = load_tile(u_ptr, place, C, BV)
     dx = load_tile(dx_ptr, place, C, BV)
+    fetch_rows(v_ptr, begin, head, length, H, C, V)
+    fetch_rows(k_ptr, begin, head, length, H, C, K)
+    fetch_rows(b_ptr, begin, head, length, H, C, K)
+    fetch_tile(u_ptr, place, C * BV)
     size, d_size = tl.load(size_ptr + place), tl.load(d_size_ptr + place)
-    both = size * d_size
+    v_size = tl.load(v_size_ptr + place * C + tl.arange(0, C))
+    dy_size = tl.load(dy_size_ptr + place * C + tl.arange(0, C))
     w = w.to(tl.float32)
     upto = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32) + w
     end = exp(tl.sum(w, axis=0))
-    ends = settle(tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end)  # [BK]
-    v_size = tl.load(v_size_ptr + place * C + tl.arange(0, C))
-    dy_size = tl.load(dy_size_ptr + place * C + tl.arange(0, C))
-    v = narrow(v.to(tl.float32) * (1 / v_size)[:, None], EXACT)
+    ends = settle(tl.sum(s.to(tl.float32) * ds.to(tl.float32), axis=1) * end)  # [BK], what decays of the whole chunk
+    a = a.to(tl.float32) * exp(upto - w)
+    r = r.to(tl.float32) * (dy_size / d_size)[:, None] * exp(upto)
     dy = narrow(dy.to(tl.float32) * (1 / dy_size)[:, None], EXACT)
-    k_unit, r_unit = v_size / size, dy_size / d_size
-
-    dk = product(v, tl.trans(ds), EXACT) * end[None, :]
-    k = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * k_unit[:, None]
-    tl.debug_barrier()
-    ends += tl.sum(k * dk * exp(upto, -1.4426950408889634), axis=0)
-    w = raw_rows(w_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
-    a = raw_rows(a_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * exp(upto - w)
-    dk += wide_product(upper(product(v, tl.trans(dx), EXACT), C, False), a, EXACT)
-    r = raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * r_unit[:, None] * exp(upto)
-    dk += wide_product(upper(product(v, tl.trans(dy), EXACT), C, True), r, EXACT)
-    dk *= exp(upto, -1.4426950408889634)
-    store_rows(dk_ptr, dk * (d_size * v_size)[:, None], begin, head, length, H, C, K, BK)
-    gain = raw_rows(k_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * -k_unit[:, None] * dk
-    # what the decay of the whole chunk gains is part of every token's: it goes to the last
-    last = tl.arange(0, C)[:, None] == C - 1
-    gain = settle(gain + tl.where(last, ends[None, :], 0.0))
-    db = product(u, tl.trans(ds), EXACT) * end[None, :]
-    b = raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32)
-    gain = settle(gain + tl.where(last, tl.sum(b * db * exp(upto, -1.4426950408889634), axis=0)[None, :], 0.0))
-    db += wide_product(upper(product(u, tl.trans(dx), EXACT), C, False), a, EXACT)
-    db += wide_product(upper(product(u, tl.trans(dy), EXACT), C, True), r, EXACT)
-    db *= exp(upto, -1.4426950408889634)
-    store_rows(db_ptr, db * both, begin, head, length, H, C, K, BK)
-    gain = settle(gain - raw_rows(b_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * db)
+    gain = tl.zeros([C, BK], tl.float32)
+    for j in tl.range(2, disable_licm=True):  # x = v: dk, then x = u: db
+        z_ptr, dz_ptr = tl.where(j == 0, k_ptr, b_ptr), tl.where(j == 0, dk_ptr, db_ptr)
+        if j == 0:
+            x = unit_rows(v_ptr, v_size, begin, head, length, H, C, V, BV, EXACT)
+        else:
+            x = load_tile(u_ptr, place, C, BV)
+        z = raw_rows(z_ptr, begin, head, length, H, C, K, BK)
+        unit = tl.where(j == 0, v_size, size)
+        dz = product(x, tl.trans(ds), EXACT) * end[None, :]
+        ends += tl.sum(z.to(tl.float32) * (unit / size)[:, None] * dz * exp(upto, -1.4426950408889634), axis=0)
+        dz += wide_product(upper(product(x, tl.trans(dx), EXACT), C, False), a, EXACT)
+        dz += wide_product(upper(product(x, tl.trans(dy), EXACT), C, True), r, EXACT)
+        dz *= exp(upto, -log2_e)
+        z = raw_rows(z_ptr, begin, head, length, H, C, K, BK)
+        store_rows(dz_ptr, dz * (d_size * unit)[:, None], begin, head, length, H, C, K, BK)
+        gain = settle(gain - z.to(tl.float32) * (unit / size)[:, None] * dz)
 
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+    v = unit_rows(v_ptr, v_size, begin, head, length, H, C, V, BV, EXACT)
+    u = load_tile(u_ptr, place, C, BV)
     fade = exp(upto, -log2_e)
-    k = k.to(tl.float32) * k_unit[:, None] * fade
+    k = k.to(tl.float32) * (v_size / size)[:, None] * fade
     b = b.to(tl.float32) * fade
-    dr = product(dy, tl.trans(s), EXACT)
-    dr += wide_product(lower(product(dy, tl.trans(v), EXACT), C, True), k, EXACT)
-    dr += wide_product(lower(product(dy, tl.trans(u), EXACT), C, True), b, EXACT)
-    dr *= exp(upto, log2_e)
-    store_rows(dr_ptr, dr * (size * dy_size)[:, None], begin, head, length, H, C, K, BK)
-    gain = settle(gain + raw_rows(r_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * r_unit[:, None] * dr)
-    da = product(dx, tl.trans(s), EXACT)
-    da += wide_product(lower(product(dx, tl.trans(v), EXACT), C, False), k, EXACT)
-    da += wide_product(lower(product(dx, tl.trans(u), EXACT), C, False), b, EXACT)
-    da *= exp(upto - raw_rows(w_ptr, begin, head, length, H, C, K, BK).to(tl.float32), log2_e)
-    store_rows(da_ptr, da * both, begin, head, length, H, C, K, BK)
-    # what the decays before t gain through a_t
-    own = raw_rows(a_ptr, begin, head, length, H, C, K, BK).to(tl.float32) * da
-    gain += own
+    own = gain
+    for j in tl.range(2, disable_licm=True):  # x = dy: dr, then x = dx: da
+        z_ptr, dz_ptr = tl.where(j == 0, r_ptr, a_ptr), tl.where(j == 0, dr_ptr, da_ptr)
+        if j == 0:
+            x = unit_rows(dy_ptr, dy_size, begin, head, length, H, C, V, BV, EXACT)
+        else:
+            x = load_tile(dx_ptr, place, C, BV)
+        unit = tl.where(j == 0, dy_size, d_size)
+        dz = product(x, tl.trans(s), EXACT)
+        dz += wide_product(tl.where(i + j <= t, product(x, tl.trans(v), EXACT), 0.0), k, EXACT)
+        z = raw_rows(z_ptr, begin, head, length, H, C, K, BK)
+        faded = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
+        dz += wide_product(tl.where(i + j <= t, product(x, tl.trans(u), EXACT), 0.0), b, EXACT)
+        dz *= exp(upto - faded.to(tl.float32) * j, log2_e)
+        store_rows(dz_ptr, dz * (size * unit)[:, None], begin, head, length, H, C, K, BK)
+        own = z.to(tl.float32) * (unit / d_size)[:, None] * dz
+        gain = settle(gain + own)
 
     # the log decay of token j is part of every later one's: from j on, all gains but that of a_j itself
-    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    dw = fine_sums((i >= t).to(tl.float32), gain, EXACT) - own
-    store_rows(dw_ptr, dw * both, begin, head, length, H, C, K, BK)
+    dw = fine_sums((i >= t).to(tl.float32), gain, EXACT) + ends[None, :] - own
+    store_rows(dw_ptr, dw * (size * d_size), begin, head, length, H, C, K, BK)

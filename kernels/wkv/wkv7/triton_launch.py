@@ -1,5 +1,6 @@
 """WKV-7 on Triton, launched: forward and backward of contiguous inputs on one device, without autograd."""
 
+import functools
 import math
 
 import torch
@@ -128,6 +129,9 @@ def backward(
     """(dr, dw, dk, dv, da, db, ds0), from what `forward` kept and the gradients of y, of s and of the states."""
     H, K, V, C = r.shape[2], r.shape[3], v.shape[3], CHUNK
     exact = before.dtype is torch.float32
+    dtypes = [x.dtype for x in (r, k, a, b)]
+    common = functools.reduce(torch.promote_types, dtypes)
+    r, k, a, b = (x.to(common) for x in (r, k, a, b))
     dr, dw, dk, dv, da, db = (torch.empty_like(x) for x in (r, w, k, v, a, b))
     ds0, after, dx, d_size, dy_size = (torch.empty_like(x) for x in (ds, before, u, size, sizes[2]))
     shape = {"K": K, "V": V, "BK": padded(K), "BV": padded(V), "C": C, "EXACT": exact}
@@ -146,4 +150,5 @@ def backward(
             r, w, k, v, a, b, sizes[2], dy_size, before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
             table.starts, table.tokens, H, LOG2_E, num_stages=1, **shape,
         )  # fmt: skip
+    dr, dk, da, db = (x.to(dtype) for x, dtype in zip((dr, dk, da, db), dtypes, strict=True))
     return dr, dw, dk, dv, da, db, ds0

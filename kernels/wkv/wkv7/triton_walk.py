@@ -7,6 +7,9 @@ from wkv.chunk_table import chunk_tokens, sequence_chunks
 from wkv.triton_pieces import (
     add_product,
     exp,
+    fetch_rows,
+    fetch_tile,
+    fresh,
     load_state,
     narrow,
     power_of_two,
@@ -32,14 +35,24 @@ def walk(
     head = owner % H
     chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
     state = load_state(s0_ptr, owner.to(tl.int64), 0, K, V, BK, BV)  # [BK,BV], as every state here
-    for j in range(count):
+    for j in tl.range(count, disable_licm=True):
         begin, length = chunk_tokens(chunk + j, starts_ptr, T, C)
-        place = (chunk + j) * H + head
+        place = fresh((chunk + j) * H + head)
+        begin = fresh(begin)
         w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
         a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
         k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
         v = raw_rows(v_ptr, begin, head, length, H, C, V, BV)
         inverse = load_tile(inverse_ptr, place, C, C)
+        following = chunk + tl.minimum(j + 1, count - 1)
+        next_begin, next_length = chunk_tokens(following, starts_ptr, T, C)
+        fetch_rows(w_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(a_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(k_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(v_ptr, next_begin, head, next_length, H, C, V)
+        fetch_rows(b_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(r_ptr, next_begin, head, next_length, H, C, K)
+        fetch_tile(inverse_ptr, following * H + head, C * C)
         if STATES:
             store_state(states_ptr, state, place, 0, K, V, BK, BV)
         v = v.to(tl.float32)
@@ -100,14 +113,24 @@ def walk_back(
     chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
     chunk += count - 1
     ds = load_state(ds_ptr, owner.to(tl.int64), 0, K, V, BK, BV)
-    for j in range(count):
+    for j in tl.range(count, disable_licm=True):
         begin, length = chunk_tokens(chunk - j, starts_ptr, T, C)
-        place = (chunk - j) * H + head
+        place = fresh((chunk - j) * H + head)
+        begin = fresh(begin)
         w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
         r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
         b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
         dy = raw_rows(dy_ptr, begin, head, length, H, C, V, BV)
         inverse = load_tile(inverse_ptr, place, C, C)
+        following = chunk - tl.minimum(j + 1, count - 1)
+        next_begin, next_length = chunk_tokens(following, starts_ptr, T, C)
+        fetch_rows(w_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(r_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(b_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(dy_ptr, next_begin, head, next_length, H, C, V)
+        fetch_rows(a_ptr, next_begin, head, next_length, H, C, K)
+        fetch_rows(k_ptr, next_begin, head, next_length, H, C, K)
+        fetch_tile(inverse_ptr, following * H + head, C * C)
         dy = dy.to(tl.float32)
         r_size = tl.load(r_size_ptr + place * C + tl.arange(0, C))
         k_size = tl.load(k_size_ptr + place * C + tl.arange(0, C))
@@ -121,17 +144,18 @@ def walk_back(
         upto = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32) + w
         end = exp(tl.sum(w, axis=0))
         r = r.to(tl.float32) * (1 / r_size)[:, None] * exp(upto)
-        new = product(tl.trans(narrow(r, EXACT)), dy, EXACT)
+        r_half = narrow(r, EXACT)
         b = b.to(tl.float32) * exp(upto, -1.4426950408889634)
         b_r = upper(wide_product(b, tl.trans(r), EXACT), C, True)
-        k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
-        a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
-        w_again = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
         b_end = to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         du = product(narrow(b_end, EXACT), half, EXACT)
+        a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
+        w_again = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
+        k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
         du = add_product(du, narrow(b_r, EXACT), dy, EXACT)
         dx = narrow(product(tl.trans(inverse), narrow(du, EXACT), EXACT), EXACT)
         a = a.to(tl.float32) * exp(upto - w_again.to(tl.float32), log2_e)
+        new = product(tl.trans(r_half), dy, EXACT)
         new = add_product(new, tl.trans(narrow(a, EXACT)), dx, EXACT)
         ds = ds * end[:, None] + new * size
         if dstates_ptr is not None:
