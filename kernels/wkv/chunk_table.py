@@ -66,10 +66,18 @@ def sequence_chunks(n, first_ptr, T, C: tl.constexpr):
 def chunk_tokens(chunk, starts_ptr, T, C: tl.constexpr):
     """The first token of a chunk on the flattened axis (int64), and how many it has."""
     if starts_ptr is None:
-        chunk = chunk.to(tl.int32)  # (divisions of 64 bits take hundreds of instructions)
         count = (T + C - 1) // C
         place = chunk % count * C
         return (chunk // count).to(tl.int64) * T + place, tl.minimum(T - place, C)
     else:
         begin = tl.load(starts_ptr + chunk)
         return begin, (tl.load(starts_ptr + chunk + 1) - begin).to(tl.int32)
+
+
+@triton.jit
+def tokens_of(n, j, first, starts_ptr, T, C: tl.constexpr):
+    """`chunk_tokens` of chunk j of sequence n, whose chunks begin at `first`: without a division."""
+    if starts_ptr is None:
+        return n.to(tl.int64) * T + j * C, tl.minimum(T - j * C, C)
+    else:
+        return chunk_tokens(first + j, starts_ptr, T, C)

@@ -11,8 +11,6 @@ from triton import knobs
 
 # Triton's interpreter knows no assembly.
 INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
-# Bits of a line of the caches.
-LINE = tl.constexpr(1024)
 
 
 @triton.jit
@@ -47,30 +45,6 @@ def fresh(x):
         return x
     else:
         return tl.inline_asm_elementwise("mov.b64 $0, $1;", "=l,l", [x], dtype=tl.int64, is_pure=False, pack=1)
-
-
-@triton.jit
-def _fetch(address):
-    """Ask for the lines at these addresses to be brought into the L2 cache."""
-    if not INTERPRETED:
-        tl.inline_asm_elementwise(
-            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [address.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1
-        )
-
-
-@triton.jit
-def fetch_rows(ptr, begin, head, length, H, C: tl.constexpr, D: tl.constexpr):
-    """Ask for what `raw_rows` will load of the same arguments, long before: no register is held for it."""
-    rows = tl.minimum(tl.arange(0, C), length - 1) * (H * D)
-    for n in tl.static_range(0, D, LINE // ptr.dtype.element_ty.primitive_bitwidth):
-        _fetch(ptr + ((begin * H + head) * D + n) + rows)
-
-
-@triton.jit
-def fetch_tile(ptr, place, SIZE: tl.constexpr):
-    """Ask for tile number `place` of `SIZE` elements each."""
-    step: tl.constexpr = LINE // ptr.dtype.element_ty.primitive_bitwidth
-    _fetch(ptr + place * SIZE + tl.arange(0, SIZE // step) * step)
 
 
 @triton.jit

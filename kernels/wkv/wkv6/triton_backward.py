@@ -89,7 +89,7 @@ def gradients(
     the unit of dS and k V that of S, or those have them; so all gradients of one input have one unit.
     """
     program = tl.program_id(0)
-    chunk, head = (program // H).to(tl.int64), program % H
+    chunk, head = program // H, program % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
     place = program.to(tl.int64)
     v_size = _unit(_largest_row(v_ptr, begin, head, length, H, V, BV, C), EXACT)

@@ -7,7 +7,7 @@ dv_i = sum over t >= i of A[t,i] dy_t + dS k~_i, and the gradient of the state b
 import triton
 import triton.language as tl
 
-from wkv.chunk_table import chunk_tokens, sequence_chunks
+from wkv.chunk_table import chunk_tokens, sequence_chunks, tokens_of
 from wkv.triton_pieces import (
     add_product,
     largest,
@@ -121,26 +121,23 @@ def scan(
     program = tl.program_id(0)
     first = (program % tiles) * BV
     owner = program // tiles
-    head = owner % H
-    chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
-    if BACK:
-        chunk += count - 1
+    sequence, head = owner // H, owner % H
+    chunk, count = sequence_chunks(sequence, first_ptr, T, C)
     state = load_state(start_ptr, owner.to(tl.int64), first, K, V, BK, BV)
-    for _ in tl.range(count, disable_licm=True):
-        begin, length = chunk_tokens(chunk, starts_ptr, T, C)
-        place = chunk * H + head
+    for step in tl.range(count, disable_licm=True):
+        j = step
+        if BACK:
+            j = count - 1 - step
+        begin, length = tokens_of(sequence, j, chunk, starts_ptr, T, C)
+        place = (chunk + j) * H + head
         if KEEP:
             store_state(states_ptr, state, place, first, K, V, BK, BV)
         state = _chunk(
             q_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
             K, V, BK, BV, C, BACK, OUTPUT, True, EXACT,
         )  # fmt: skip
-        if BACK:
-            if more_ptr is not None:
-                state += load_state(more_ptr, place, first, K, V, BK, BV)
-            chunk -= 1
-        else:
-            chunk += 1
+        if BACK and more_ptr is not None:
+            state += load_state(more_ptr, place, first, K, V, BK, BV)
     store_state(end_ptr, state, owner.to(tl.int64), first, K, V, BK, BV)
 
 
@@ -155,9 +152,9 @@ def output(
     program = tl.program_id(0)
     first = (program % tiles) * BV
     owner = program // tiles
-    chunk, head = (owner // H).to(tl.int64), owner % H
+    chunk, head = owner // H, owner % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
-    state = load_state(states_ptr, chunk * H + head, first, K, V, BK, BV)
+    state = load_state(states_ptr, owner.to(tl.int64), first, K, V, BK, BV)
     _chunk(
         q_ptr, w_ptr, k_ptr, v_ptr, u_ptr, y_ptr, state, begin, length, head, H, first,
         K, V, BK, BV, C, BACK, True, False, EXACT,

@@ -6,8 +6,6 @@ import triton.language as tl
 from wkv.chunk_table import chunk_tokens
 from wkv.triton_pieces import (
     exp,
-    fetch_rows,
-    fetch_tile,
     fine_sums,
     narrow,
     product,
@@ -50,10 +48,6 @@ def gradients(
     ds = load_tile(after_ptr, place, BK, BV)
     s = load_tile(before_ptr, place, BK, BV)
     dx = load_tile(dx_ptr, place, C, BV)
-    fetch_rows(v_ptr, begin, head, length, H, C, V)
-    fetch_rows(k_ptr, begin, head, length, H, C, K)
-    fetch_rows(b_ptr, begin, head, length, H, C, K)
-    fetch_tile(u_ptr, place, C * BV)
     size, d_size = tl.load(size_ptr + place), tl.load(d_size_ptr + place)
     v_size = tl.load(v_size_ptr + place * C + tl.arange(0, C))
     dy_size = tl.load(dy_size_ptr + place * C + tl.arange(0, C))

@@ -93,14 +93,13 @@ def unit_inverse(x, C: tl.constexpr, EXACT: tl.constexpr):
 
     Nothing larger than the inverses themselves is ever formed, unlike in a power series of x.
     """
-    t, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    inverse = tl.where(t == i, 1.0, 0.0) + tl.where(((t >> 1) == (i >> 1)) & (i < t), x, 0.0)
+    apart = tl.arange(0, C)[:, None] ^ tl.arange(0, C)[None, :]  # its highest bit: the size at which two tokens part
+    inverse = tl.where(apart == 0, 1.0, tl.where(apart == 1, x, 0.0))
     x = narrow(x, EXACT)
     for level in tl.static_range(1, 6):  # s = 2, 4, 8, 16, 32
         if C >> level > 1:
-            below = tl.where(((t >> level + 1) == (i >> level + 1)) & ((t >> level) > (i >> level)), x, 0.0)
             now = narrow(inverse, EXACT)
-            half = product(now, below.to(x.dtype), EXACT)
+            half = tl.where((apart >> level) == 1, product(now, x, EXACT), 0.0)
             inverse = add_product(inverse, narrow(half, EXACT), now, EXACT)
     return inverse
 

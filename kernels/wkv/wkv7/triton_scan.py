@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from wkv.chunk_table import chunk_tokens, sequence_chunks
+from wkv.chunk_table import sequence_chunks, tokens_of
 from wkv.triton_pieces import (
     add_product,
     load_state,
@@ -39,13 +39,13 @@ def scan(
     program = tl.program_id(0)
     first = (program % tiles) * BV
     owner = program // tiles
-    head = owner % H
-    chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
+    sequence, head = owner // H, owner % H
+    chunk, count = sequence_chunks(sequence, first_ptr, T, C)
     tokens = tl.arange(0, C)
     state = load_state(s0_ptr, owner.to(tl.int64), first, K, V, BK, BV)  # [BK,BV], as every state here
     for j in range(count):
         place = (chunk + j) * H + head
-        begin, length = chunk_tokens(chunk + j, starts_ptr, T, C)
+        begin, length = tokens_of(sequence, j, chunk, starts_ptr, T, C)
         q = load_tile(q_ptr, place, C, BK)
         p = load_tile(p_ptr, place, C, C)
         g = load_tile(g_ptr, place, BK, BK)
@@ -93,14 +93,14 @@ def scan_back(
     """
     owner = tl.program_id(0)
     first = 0
-    head = owner % H
-    chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
-    chunk += count - 1
+    sequence, head = owner // H, owner % H
+    chunk, count = sequence_chunks(sequence, first_ptr, T, C)
     tokens = tl.arange(0, C)
     ds = load_state(ds_ptr, owner.to(tl.int64), first, K, V, BK, BV)
-    for j in range(count):
-        place = (chunk - j) * H + head
-        begin, length = chunk_tokens(chunk - j, starts_ptr, T, C)
+    for back in range(count):
+        j = count - 1 - back
+        place = (chunk + j) * H + head
+        begin, length = tokens_of(sequence, j, chunk, starts_ptr, T, C)
         q = load_tile(q_ptr, place, C, BK)
         p = load_tile(p_ptr, place, C, C)
         g = load_tile(g_ptr, place, BK, BK)

@@ -3,12 +3,10 @@
 import triton
 import triton.language as tl
 
-from wkv.chunk_table import chunk_tokens, sequence_chunks
+from wkv.chunk_table import sequence_chunks, tokens_of
 from wkv.triton_pieces import (
     add_product,
     exp,
-    fetch_rows,
-    fetch_tile,
     fresh,
     load_state,
     narrow,
@@ -32,11 +30,11 @@ def walk(
 ):  # fmt: skip
     """What `prepare` and `scan` do together, but for what the backward needs of `prepare`."""
     owner = tl.program_id(0)
-    head = owner % H
-    chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
+    sequence, head = owner // H, owner % H
+    chunk, count = sequence_chunks(sequence, first_ptr, T, C)
     state = load_state(s0_ptr, owner.to(tl.int64), 0, K, V, BK, BV)  # [BK,BV], as every state here
     for j in tl.range(count, disable_licm=True):
-        begin, length = chunk_tokens(chunk + j, starts_ptr, T, C)
+        begin, length = tokens_of(sequence, j, chunk, starts_ptr, T, C)
         place = fresh((chunk + j) * H + head)
         begin = fresh(begin)
         w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
@@ -44,15 +42,6 @@ def walk(
         k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
         v = raw_rows(v_ptr, begin, head, length, H, C, V, BV)
         inverse = load_tile(inverse_ptr, place, C, C)
-        following = chunk + tl.minimum(j + 1, count - 1)
-        next_begin, next_length = chunk_tokens(following, starts_ptr, T, C)
-        fetch_rows(w_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(a_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(k_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(v_ptr, next_begin, head, next_length, H, C, V)
-        fetch_rows(b_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(r_ptr, next_begin, head, next_length, H, C, K)
-        fetch_tile(inverse_ptr, following * H + head, C * C)
         if STATES:
             store_state(states_ptr, state, place, 0, K, V, BK, BV)
         v = v.to(tl.float32)
@@ -74,10 +63,10 @@ def walk(
         a_k = lower(wide_product(a, tl.trans(k), EXACT), C, False)
         x = add_product(x, narrow(a_k, EXACT), v, EXACT)
         b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
+        r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
         u = narrow(product(inverse, narrow(x, EXACT), EXACT), EXACT)
         k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         new = product(tl.trans(narrow(k_end, EXACT)), v, EXACT)
-        r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
         b = b.to(tl.float32) * exp(upto, -log2_e)
         b_end = to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         new = add_product(new, tl.trans(narrow(b_end, EXACT)), u, EXACT)
@@ -109,28 +98,19 @@ def walk_back(
     dx = I'^T (A_rb^T dy + b_ dS^T), dv = A_rk^T dy + A_ak^T dx + k_ dS^T, and dS D + dy^T r~ + dx^T a~ before.
     """
     owner = tl.program_id(0)
-    head = owner % H
-    chunk, count = sequence_chunks(owner // H, first_ptr, T, C)
-    chunk += count - 1
+    sequence, head = owner // H, owner % H
+    chunk, count = sequence_chunks(sequence, first_ptr, T, C)
     ds = load_state(ds_ptr, owner.to(tl.int64), 0, K, V, BK, BV)
-    for j in tl.range(count, disable_licm=True):
-        begin, length = chunk_tokens(chunk - j, starts_ptr, T, C)
-        place = fresh((chunk - j) * H + head)
+    for back in tl.range(count, disable_licm=True):
+        j = count - 1 - back
+        begin, length = tokens_of(sequence, j, chunk, starts_ptr, T, C)
+        place = fresh((chunk + j) * H + head)
         begin = fresh(begin)
         w = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
         r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
         b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
         dy = raw_rows(dy_ptr, begin, head, length, H, C, V, BV)
         inverse = load_tile(inverse_ptr, place, C, C)
-        following = chunk - tl.minimum(j + 1, count - 1)
-        next_begin, next_length = chunk_tokens(following, starts_ptr, T, C)
-        fetch_rows(w_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(r_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(b_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(dy_ptr, next_begin, head, next_length, H, C, V)
-        fetch_rows(a_ptr, next_begin, head, next_length, H, C, K)
-        fetch_rows(k_ptr, next_begin, head, next_length, H, C, K)
-        fetch_tile(inverse_ptr, following * H + head, C * C)
         dy = dy.to(tl.float32)
         r_size = tl.load(r_size_ptr + place * C + tl.arange(0, C))
         k_size = tl.load(k_size_ptr + place * C + tl.arange(0, C))
