@@ -43,7 +43,7 @@ def scan(
     chunk, count = sequence_chunks(sequence, first_ptr, T, C)
     tokens = tl.arange(0, C)
     state = load_state(s0_ptr, owner.to(tl.int64), first, K, V, BK, BV)  # [BK,BV], as every state here
-    for j in range(count):
+    for j in tl.range(count, disable_licm=True):
         place = (chunk + j) * H + head
         begin, length = tokens_of(sequence, j, chunk, starts_ptr, T, C)
         q = load_tile(q_ptr, place, C, BK)
@@ -97,7 +97,7 @@ def scan_back(
     chunk, count = sequence_chunks(sequence, first_ptr, T, C)
     tokens = tl.arange(0, C)
     ds = load_state(ds_ptr, owner.to(tl.int64), first, K, V, BK, BV)
-    for back in range(count):
+    for back in tl.range(count, disable_licm=True):
         j = count - 1 - back
         place = (chunk + j) * H + head
         begin, length = tokens_of(sequence, j, chunk, starts_ptr, T, C)
