@@ -7,9 +7,12 @@ import triton
 from triton.runtime import driver
 
 
-def shared_memory() -> int:
-    """Bytes a program may use on the current device: 232448 on an H100, 101376 on consumer cards; interpreted, all."""
-    return 1 << 30 if triton.knobs.runtime.interpret else _of(driver.active.get_current_device())
+def shared_memory(device: torch.device | None = None) -> int:
+    """Bytes a program may use on a device (or the current one): 232448 on an H100, 101376 on consumer cards;
+    interpreted, all."""
+    if triton.knobs.runtime.interpret:
+        return 1 << 30
+    return _of(driver.active.get_current_device() if device is None or device.index is None else device.index)
 
 
 @cache

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wkv.layer.launch import overlapped, wait_for_inputs
 from wkv.layer.triton_gates import at_unit_length, log_decay
+from wkv.triton_launcher import launch
 
 
 @triton.jit
@@ -68,7 +69,8 @@ def decode_triton(
     B, H, _, K = s.shape
     out = torch.empty((B, H * K), dtype=v.dtype, device=v.device)
     with torch.cuda.device_of(s):
-        _decode[(B * H,)](
+        launch(
+            _decode, B * H,
             r, w, k, v, a, b, g, s, vectors, out, eps, C=H * K, K=K,
             BK=max(16, triton.next_power_of_2(K)), num_warps=4, **overlapped(s),
         )  # fmt: skip
@@ -141,7 +143,8 @@ def decode_one_triton(
     RV, RW, RA, RG = ranks
     BV, BW, BA, BG = (triton.next_power_of_2(rank) for rank in ranks)
     with torch.cuda.device_of(s):
-        _decode_one[(B * H,)](
+        launch(
+            _decode_one, B * H,
             rows, v_first, up, s, vectors, out, eps, C=H * K, K=K, BK=max(16, triton.next_power_of_2(K)),
             RV=RV, RW=RW, RA=RA, RG=RG, BV=BV, BW=BW, BA=BA, BG=BG, num_warps=8, **overlapped(s),
         )  # fmt: skip
@@ -174,7 +177,8 @@ def read_out_triton(
     out = torch.empty_like(y)
     BM = 32
     with torch.cuda.device_of(y):
-        _read_out[(triton.cdiv(M, BM) * (C // K),)](
+        launch(
+            _read_out, triton.cdiv(M, BM) * (C // K),
             y, r, k, v, g, vectors, out, M, eps, C=C, K=K, BK=max(16, triton.next_power_of_2(K)), BM=BM,
             num_warps=4, **overlapped(y),
         )  # fmt: skip

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from wkv.layer.launch import dot_type, overlapped, wait_for_inputs
+from wkv.triton_launcher import launch
 
 
 @triton.jit
@@ -100,7 +101,8 @@ def gates_triton(
     step = 64 if k.dtype is torch.float32 else 128
     g = act[:, -ranks[3] :] @ up[-ranks[3] :]
     with torch.cuda.device_of(k):
-        _gates[(triton.cdiv(M, BM) * (C // K),)](
+        launch(
+            _gates, triton.cdiv(M, BM) * (C // K),
             k, v, v_first, act, up, vectors, w, k_out, v_out, a, b, M, C=C, K=K,
             BK=max(16, triton.next_power_of_2(K)), BM=BM, RV=RV, RW=RW, RA=RA, R=len(up), DOT=dot_type(k), STEP=step,
             num_warps=4, **overlapped(k),

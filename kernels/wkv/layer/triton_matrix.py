@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from wkv.layer.launch import dot_type, overlapped, wait_for_inputs
+from wkv.triton_launcher import launch
 
 
 @triton.jit
@@ -75,7 +76,8 @@ def gemv_triton(
     BN, BK, warps = (2, 1024, 2) if N * K > 2**23 else (4, 2048, 4)
     BK = min(BK, triton.next_power_of_2(K))
     with torch.cuda.device_of(x):
-        _gemv[(triton.cdiv(N, BN),)](
+        launch(
+            _gemv, triton.cdiv(N, BN),
             x, weight, y, N, K=K, BN=BN, BK=BK, RANKS=ranks is not None, RV=RV, RW=RW, RA=RA, SQUARE=square,
             ADD=onto is not None, num_warps=warps, **overlapped(x),
         )  # fmt: skip
@@ -115,7 +117,8 @@ def lora_down_triton(mixed: Tensor, down: Tensor, ranks: Sequence[int]) -> Tenso
     RV, RW, RA = ranks[:3]
     stages = 4 if mixed.element_size() == 2 else 2  # at most 99 KiB of shared memory
     with torch.cuda.device_of(mixed):
-        _down[(triton.cdiv(M, BM) * (R // BN),)](
+        launch(
+            _down, triton.cdiv(M, BM) * (R // BN),
             mixed, down, y, M, C=C, R=R, BM=BM, BN=BN, BC=64, RV=RV, RW=RW, RA=RA, DOT=dot_type(mixed),
             num_warps=4, num_stages=stages, **overlapped(mixed),
         )  # fmt: skip

@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from wkv.layer.launch import overlapped, wait_for_inputs
+from wkv.triton_launcher import launch
 
 
 @triton.jit
@@ -56,7 +57,8 @@ def norm_mix_triton(
     last = previous if in_place and T == 1 else torch.empty_like(previous)
     BC = triton.next_power_of_2(C)
     with torch.cuda.device_of(x):
-        _mix[(B * T,)](
+        launch(
+            _mix, B * T,
             x, previous, weight, bias, mix, out, last, T, B * T, eps,
             C=C, BC=BC, N=len(mix), num_warps=min(8, max(1, BC // 256)), **overlapped(x),
         )  # fmt: skip
@@ -78,5 +80,5 @@ def squared_relu_triton(x: Tensor) -> Tensor:
     """`wkv.layer.squared_relu_` of a contiguous x [M,C]."""
     M, C = x.shape
     with torch.cuda.device_of(x):
-        _square[(M * triton.cdiv(C, 2048),)](x, C=C, BLOCK=2048, num_warps=8, **overlapped(x))
+        launch(_square, M * triton.cdiv(C, 2048), x, C=C, BLOCK=2048, num_warps=8, **overlapped(x))
     return x

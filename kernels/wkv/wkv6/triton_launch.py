@@ -6,6 +6,7 @@ from torch import Tensor
 
 from wkv.chunk_table import CHUNK, ChunkTable
 from wkv.triton_device import shared_memory
+from wkv.triton_launcher import launch
 from wkv.wkv6.triton_backward import gradients
 from wkv.wkv6.triton_scan import output, scan
 
@@ -47,7 +48,8 @@ def backward(
         du = ds.new_empty((table.chunks, H, K))  # each chunk's part
         BK, BV = _sizes(K, V)
         BK = min(BK, WIDTH)
-        gradients[(table.chunks * H,)](
+        launch(
+            gradients, table.chunks * H,
             r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
             K=K, V=V, BK=BK, BV=BV, C=CHUNK, EXACT=_exact(r, k, v, dy), num_warps=4, num_stages=1,
         )  # fmt: skip
@@ -77,14 +79,16 @@ def _walk(
     stored = bool(keep or split)
     states = start.new_empty((table.chunks if stored else 0, H, V, K))
     rows = ROWS if split else BV
-    scan[(n * H * triton.cdiv(V, rows),)](
+    launch(
+        scan, n * H * triton.cdiv(V, rows),
         q, w, k, v, u, start, more, y, end, states, table.starts, table.first, table.tokens, H,
         K=K, V=V, BK=BK, BV=rows, C=CHUNK, BACK=back, OUTPUT=not split, KEEP=stored, EXACT=exact,
         num_warps=4, num_stages=1 if tight or slow else 3 if split else 2,
     )  # fmt: skip
     if split:
         rows = ROWS if exact and BK > 64 else BV
-        output[(table.chunks * H * triton.cdiv(V, rows),)](
+        launch(
+            output, table.chunks * H * triton.cdiv(V, rows),
             q, w, k, v, u, y, states, table.starts, table.tokens, H,
             K=K, V=V, BK=BK, BV=rows, C=CHUNK, BACK=back, EXACT=exact, num_warps=4, num_stages=1,
         )  # fmt: skip

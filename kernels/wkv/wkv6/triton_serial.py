@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wkv.triton_launcher import launch
 from wkv.triton_op import aligned, make_op, serial_arguments, serial_plan
 
 # Value rows of a program, at most. With BK / 16 warps a [K] vector has fewer elements than the program has threads, and
@@ -106,9 +107,10 @@ def _run(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     y, s, chunks = _fake(r, w, k, v, u, s0, cu, first, every, count)
     N, T, H, K, V = s0.shape[0], r.shape[1], r.shape[2], r.shape[3], v.shape[3]
     BK, BV = max(16, triton.next_power_of_2(K)), min(ROWS, triton.next_power_of_2(V))
-    grid = (N * H * triton.cdiv(V, BV),)
+    programs = N * H * triton.cdiv(V, BV)
     with torch.cuda.device_of(r):
-        _forward[grid](
+        launch(
+            _forward, programs,
             r, w, k, v, u, s0, y, s, cu, chunks if every else None, first, T, H, every,
             K=K, V=V, BK=BK, BV=BV, num_warps=BK // 16,
         )  # fmt: skip

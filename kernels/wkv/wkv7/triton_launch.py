@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wkv.chunk_table import CHUNK, ChunkTable
 from wkv.triton_device import multiprocessors, shared_memory
+from wkv.triton_launcher import launch
 from wkv.wkv7.triton_gradients import gradients
 from wkv.wkv7.triton_prepare import prepare, solve
 from wkv.wkv7.triton_scan import scan, scan_back
@@ -31,14 +32,15 @@ def product_dtype(*inputs: Tensor) -> torch.dtype:
     return torch.float32 if any(x.dtype is torch.float32 for x in inputs) else torch.float16
 
 
-def stages(exact: bool, widest: int) -> int:
+def stages(exact: bool, r: Tensor, v: Tensor) -> int:
     """How many chunks' loads are under way in a scan: three where there is room for their tiles."""
-    return 1 if exact or widest > 64 or shared_memory() < 200_000 else 3
+    return 1 if exact or max(r.shape[3], v.shape[3]) > 64 or shared_memory(r.device) < 200_000 else 3
 
 
-def fills(programs: int, x: Tensor) -> bool:
-    """Whether one program a head keeps the GPU of `x` busy: three for two of its multiprocessors."""
-    return 2 * programs >= 3 * multiprocessors(x.device)
+def walks(programs: int, r: Tensor, v: Tensor) -> bool:
+    """Whether one program a head has the room it needs and keeps the GPU busy: three for two of its multiprocessors."""
+    roomy = max(r.shape[3], v.shape[3]) <= 64 or shared_memory(r.device) >= 120_000
+    return roomy and 2 * programs >= 3 * multiprocessors(r.device)
 
 
 def forward(
@@ -55,7 +57,7 @@ def forward(
     exact = half is torch.float32
     BK, BV = padded(K), padded(V)
     again, kept = bool(keep & STATES), bool(keep & BACKWARD)
-    walks = fills(table.sequences * H, r)
+    walking = walks(table.sequences * H, r, v)
     inverse = r.new_empty((G, H, C, C), dtype=half)
     y, s, states = torch.empty_like(v), torch.empty_like(s0), s0.new_empty((G if again else 0, H, V, K))
     before = u = inverse  # not written to unless they are kept
@@ -63,15 +65,16 @@ def forward(
     if kept:
         before, u = r.new_empty((G, H, BK, BV), dtype=half), r.new_empty((G, H, C, BV), dtype=half)
         size = s0.new_empty((G, H))
-    if kept or not walks:
+    if kept or not walking:
         sizes = s0.new_empty((3, G, H, C))
     options = {"K": K, "BK": BK, "C": C, "EXACT": exact}
     more = {"V": V, "STATES": again, "KEEP": kept, **options}
     chunks, tokens = (table.starts, table.first), table.tokens
     with torch.cuda.device_of(r):
-        solve[(G * H,)](w, a, b, inverse, table.starts, tokens, H, num_stages=1, **options)
-        if walks:
-            walk[(table.sequences * H,)](
+        launch(solve, G * H, w, a, b, inverse, table.starts, tokens, H, num_stages=1, **options)
+        if walking:
+            launch(
+                walk, table.sequences * H,
                 r, w, k, v, a, b, inverse, s0, y, s, states, before, u, size, *sizes, *chunks, tokens, H, LOG2_E,
                 BV=BV, num_stages=1, **more,
             )  # fmt: skip
@@ -80,14 +83,16 @@ def forward(
             prepared = empty_prepared(r, s0, G, half, G if kept else 0)
             q, p, g, f, m, n, decay = prepared
             reading, removal = (torch.empty_like(m), torch.empty_like(n)) if kept else (m, n)
-            prepare[(G * H,)](
+            launch(
+                prepare, G * H,
                 r, w, k, a, b, inverse, q, p, g, f, removal, reading, m, n, decay, *sizes[:2], table.starts, tokens, H,
                 LOG2_E, KEEP=kept, num_stages=1, **options,
             )  # fmt: skip
             tile = BV if kept else TILE
-            scan[(table.sequences * H * -(-V // tile),)](
+            launch(
+                scan, table.sequences * H * -(-V // tile),
                 q, p, g, f, removal, reading, decay, *sizes, v, s0, y, s, states, before, u, size, *chunks, tokens, H,
-                BV=tile, num_stages=stages(exact, max(K, V)), **more,
+                BV=tile, num_stages=stages(exact, r, v), **more,
             )  # fmt: skip
             inverse = inverse.new_empty((0, H, C, C))
     return (y, s, states, before, u, size, sizes, inverse, *prepared) if kept else (y, s, states)
@@ -137,16 +142,19 @@ def backward(
     shape = {"K": K, "V": V, "BK": padded(K), "BV": padded(V), "C": C, "EXACT": exact}
     with torch.cuda.device_of(r):
         if inverse.numel():
-            walk_back[(table.sequences * H,)](
+            launch(
+                walk_back, table.sequences * H,
                 r, w, k, a, b, *sizes[:2], inverse, dy, ds, dstates, dv, ds0, after, dx, d_size, dy_size, table.starts,
                 table.first, table.tokens, H, LOG2_E, num_stages=1, **shape,
             )  # fmt: skip
         else:
-            scan_back[(table.sequences * H,)](
+            launch(
+                scan_back, table.sequences * H,
                 q, p, g, f, m, n, decay, *sizes[:2], dy, ds, dstates, dv, ds0, after, dx, d_size, dy_size,
-                table.starts, table.first, table.tokens, H, num_stages=stages(exact, max(K, V)), **shape,
+                table.starts, table.first, table.tokens, H, num_stages=stages(exact, r, v), **shape,
             )  # fmt: skip
-        gradients[(table.chunks * H,)](
+        launch(
+            gradients, table.chunks * H,
             r, w, k, v, a, b, sizes[2], dy_size, before, u, size, after, dx, d_size, dy, dr, dw, dk, da, db,
             table.starts, table.tokens, H, LOG2_E, num_stages=1, **shape,
         )  # fmt: skip

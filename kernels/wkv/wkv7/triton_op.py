@@ -6,7 +6,7 @@ from torch import Tensor
 
 from wkv.chunk_table import CHUNK
 from wkv.triton_op import Kernels, call_operator, make_operator
-from wkv.wkv7.triton_launch import backward, empty_prepared, fills, forward, padded, product_dtype
+from wkv.wkv7.triton_launch import backward, empty_prepared, forward, padded, product_dtype, walks
 
 
 def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, chunks: int) -> list[Tensor]:
@@ -15,9 +15,9 @@ def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0:
     H, C, K, V = r.shape[2], CHUNK, padded(r.shape[3]), padded(v.shape[3])
     states, u = (r.new_empty((chunks, H, rows, V), dtype=half) for rows in (K, C))
     sizes = [s0.new_empty((chunks, H)), s0.new_empty((3, chunks, H, C))]
-    walks = fills(s0.shape[0] * H, r)
-    inverse = r.new_empty((chunks if walks else 0, H, C, C), dtype=half)
-    prepared = 0 if walks else chunks
+    walking = walks(s0.shape[0] * H, r, v)
+    inverse = r.new_empty((chunks if walking else 0, H, C, C), dtype=half)
+    prepared = 0 if walking else chunks
     return [states, u, *sizes, inverse, *empty_prepared(r, s0, prepared, half, prepared)]
 
 

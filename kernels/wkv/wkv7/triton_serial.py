@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wkv.triton_launcher import launch
 from wkv.triton_op import aligned, make_op, serial_arguments, serial_plan
 
 # With so many (sequence, head) pairs a GPU is full, and what counts is work; with fewer it is the wait for each token.
@@ -149,7 +150,8 @@ def _run(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     N, T, H, K, V = s0.shape[0], r.shape[1], r.shape[2], r.shape[3], v.shape[3]
     tiles = _tiles(N * H, K, V)
     with torch.cuda.device_of(r):
-        _forward[(N * H * triton.cdiv(V, tiles["BV"]),)](
+        launch(
+            _forward, N * H * triton.cdiv(V, tiles["BV"]),
             r, w, k, v, a, b, s0, y, s, cu, chunks if every else None, first, T, H, every, K=K, V=V, **tiles
         )  # fmt: skip
     return y, s, chunks

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wkv.triton_launcher import launch
 from wkv.triton_op import make_op
 
 # Value rows of a program; BK / 16 warps share them, as in the forward kernel.
@@ -48,7 +49,8 @@ def _run(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s: Te
     state = s.contiguous()
     BK = max(16, triton.next_power_of_2(K))
     with torch.cuda.device_of(s):
-        _step[(B * H * triton.cdiv(V, ROWS),)](
+        launch(
+            _step, B * H * triton.cdiv(V, ROWS),
             r, w, k, v, a, b, state, y, K=K, V=V, BK=BK, BV=ROWS, num_warps=BK // 16
         )  # fmt: skip
     if state is not s:
