@@ -136,12 +136,23 @@ def add_product(z, x, y, EXACT: tl.constexpr):
 
 
 @triton.jit
+def rounded(x):
+    """x rounded to tf32: the tensor cores cut off what it does not hold, always downwards."""
+    if INTERPRETED:
+        return x
+    else:
+        return tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
 def wide_product(x, y, EXACT: tl.constexpr):
     """x @ y of fp32 operands of any range: tf32, or three of it."""
     if EXACT:
         return tl.dot(x, y, input_precision="tf32x3")
     else:
-        return tl.dot(x, y, input_precision="tf32")
+        return tl.dot(rounded(x), rounded(y), input_precision="tf32")
 
 
 @triton.jit

@@ -12,8 +12,9 @@ from wkv.wkv6.triton_scan import output, scan
 
 # Below so many (sequence, head, tile) programs the outputs are computed apart from the walk over the states.
 FEW = 128
-# Channels that `gradients` takes at once.
-WIDTH = 32
+# Channels that `gradients` takes at once, where it takes them in turn from one tile of values. Elsewhere it takes 64:
+# Triton 3.6 then computes some products 32 wide wrongly.
+WIDTH, SAFE = 32, 64
 # Value rows of a program of a walk that has no outputs.
 ROWS = 16
 
@@ -46,8 +47,8 @@ def backward(
     with torch.cuda.device_of(r):
         after = _walk(k, w, r, dy, u, ds, dstates, dv, ds0, table, True, True)
         du = ds.new_empty((table.chunks, H, K))  # each chunk's part
-        BK, BV = _sizes(K, V)
-        BK = min(BK, WIDTH)
+        BV = _sizes(K, V)[1]
+        BK = WIDTH if WIDTH < K and V <= BV else SAFE
         launch(
             gradients, table.chunks * H,
             r, w, k, v, u, states, after, dy, dr, dw, dk, du, table.starts, table.tokens, H,
