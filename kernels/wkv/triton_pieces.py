@@ -152,6 +152,15 @@ def wide_product(x, y, EXACT: tl.constexpr):
     if EXACT:
         return tl.dot(x, y, input_precision="tf32x3")
     else:
+        return tl.dot(x, y, input_precision="tf32")
+
+
+@triton.jit
+def rounded_product(x, y, EXACT: tl.constexpr):
+    """`wide_product` of operands rounded to tf32: half its error."""
+    if EXACT:
+        return tl.dot(x, y, input_precision="tf32x3")
+    else:
         return tl.dot(rounded(x), rounded(y), input_precision="tf32")
 
 

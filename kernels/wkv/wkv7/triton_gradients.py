@@ -10,9 +10,9 @@ from wkv.triton_pieces import (
     narrow,
     product,
     raw_rows,
+    rounded_product,
     settle,
     store_rows,
-    wide_product,
 )
 from wkv.wkv7.triton_prepare import decay_before, load_tile, upper
 
@@ -69,8 +69,8 @@ def gradients(
         unit = tl.where(j == 0, v_size, size)
         dz = product(x, tl.trans(ds), EXACT) * end[None, :]
         ends += tl.sum(z.to(tl.float32) * (unit / size)[:, None] * dz * exp(upto, -1.4426950408889634), axis=0)
-        dz += wide_product(upper(product(x, tl.trans(dx), EXACT), C, False), a, EXACT)
-        dz += wide_product(upper(product(x, tl.trans(dy), EXACT), C, True), r, EXACT)
+        dz += rounded_product(upper(product(x, tl.trans(dx), EXACT), C, False), a, EXACT)
+        dz += rounded_product(upper(product(x, tl.trans(dy), EXACT), C, True), r, EXACT)
         dz *= exp(upto, -log2_e)
         z = raw_rows(z_ptr, begin, head, length, H, C, K, BK)
         store_rows(dz_ptr, dz * (d_size * unit)[:, None], begin, head, length, H, C, K, BK)
@@ -92,10 +92,10 @@ def gradients(
             x = load_tile(dx_ptr, place, C, BV)
         unit = tl.where(j == 0, dy_size, d_size)
         dz = product(x, tl.trans(s), EXACT)
-        dz += wide_product(tl.where(i + j <= t, product(x, tl.trans(v), EXACT), 0.0), k, EXACT)
+        dz += rounded_product(tl.where(i + j <= t, product(x, tl.trans(v), EXACT), 0.0), k, EXACT)
         z = raw_rows(z_ptr, begin, head, length, H, C, K, BK)
         faded = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
-        dz += wide_product(tl.where(i + j <= t, product(x, tl.trans(u), EXACT), 0.0), b, EXACT)
+        dz += rounded_product(tl.where(i + j <= t, product(x, tl.trans(u), EXACT), 0.0), b, EXACT)
         dz *= exp(upto - faded.to(tl.float32) * j, log2_e)
         store_rows(dz_ptr, dz * (size * unit)[:, None], begin, head, length, H, C, K, BK)
         own = z.to(tl.float32) * (unit / d_size)[:, None] * dz
