@@ -10,8 +10,8 @@ from torch import Tensor
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Found once: torch.compile cannot trace the search.
 HAS_TRITON = find_spec("triton") is not None
-# The largest K and V of the Triton kernels that work on whole chunks.
-WIDEST = 128
+# The largest K and V of the Triton kernels that work on whole chunks: of 16-bit inputs, and where an input is fp32.
+WIDEST, WIDEST_EXACT = 128, 64
 # The largest number of tokens that are better walked one after the other, where no gradient is asked for.
 FEW = 32
 
@@ -92,15 +92,22 @@ def check_chunk_states(every: int | None) -> None:
 
 
 def choose_backend(
-    backend: str | None, device: torch.device, dtype: torch.dtype, needs_grad: bool, tokens: int, widest: int
+    backend: str | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    needs_grad: bool,
+    tokens: int,
+    widest: int,
+    exact: bool = False,
 ) -> str:
     """The backend named; for None Triton's on a CUDA device, else chunked. Triton's is "triton" or "serial".
 
-    `tokens`: those of the longest sequence; `widest`: the larger of K and V. The serial kernel takes few tokens and
-    heads of any size, and no gradient.
+    `tokens`: those of the longest sequence; `widest`: the larger of K and V; `exact`: an input but w is fp32. The serial
+    kernel takes few tokens and heads of any size, and no gradient.
     """
-    fits = widest <= WIDEST or not needs_grad
-    serial = not needs_grad and (tokens <= FEW or widest > WIDEST)
+    wide = widest > (WIDEST_EXACT if exact else WIDEST)
+    fits = not (wide and needs_grad)
+    serial = not needs_grad and (tokens <= FEW or wide)
     if backend is None:
         triton = dtype is torch.float32 and fits and triton_is_there() and device.type == "cuda" and _able(device)
         return ("serial" if serial else "triton") if triton else "chunked"
@@ -115,7 +122,8 @@ def choose_backend(
     if device.type != "cuda" and not _interpreted():
         raise ValueError(f'backend: expected "chunked" or "naive" for tensors on {device.type}, got "triton"')
     if not fits:
-        raise ValueError(f'backend: expected "chunked" or "naive" for gradients at K or V {widest}, got "triton"')
+        of = " in fp32" if exact else ""
+        raise ValueError(f'backend: expected "chunked" or "naive" for gradients at K or V {widest}{of}, got "triton"')
     return "serial" if serial else "triton"
 
 

@@ -137,7 +137,7 @@ def add_product(z, x, y, EXACT: tl.constexpr):
 
 @triton.jit
 def rounded(x):
-    """x rounded to tf32: the tensor cores cut off what it does not hold, always downwards."""
+    """x rounded to tf32: the tensor cores would cut off what it does not hold, which costs twice the error."""
     if INTERPRETED:
         return x
     else:
@@ -147,21 +147,14 @@ def rounded(x):
 
 
 @triton.jit
-def wide_product(x, y, EXACT: tl.constexpr):
-    """x @ y of fp32 operands of any range: tf32, or three of it."""
+def wide_product(x, y, EXACT: tl.constexpr, FINE: tl.constexpr):
+    """x @ y of fp32 operands of any range: tf32, or three of it; FINE: rounded to it, where less is lost otherwise."""
     if EXACT:
         return tl.dot(x, y, input_precision="tf32x3")
+    elif FINE:
+        return tl.dot(rounded(x), rounded(y), input_precision="tf32")
     else:
         return tl.dot(x, y, input_precision="tf32")
-
-
-@triton.jit
-def rounded_product(x, y, EXACT: tl.constexpr):
-    """`wide_product` of operands rounded to tf32: half its error."""
-    if EXACT:
-        return tl.dot(x, y, input_precision="tf32x3")
-    else:
-        return tl.dot(rounded(x), rounded(y), input_precision="tf32")
 
 
 @triton.jit

@@ -134,6 +134,8 @@ def test_triton_is_refused_where_it_cannot_serve(name, monkeypatch):
     wide["s0"].requires_grad_()
     with pytest.raises(ValueError, match=r"backend: .* for gradients at K or V 136"):
         operator(**wide, backend="triton")
+    with pytest.raises(ValueError, match=r"backend: .* for gradients at K or V 65 in fp32"):
+        operator(**{k: x.requires_grad_() for k, x in draw(name, B=1, T=1, H=1, K=65).items()}, backend="triton")
     assert operator(**wide)[1].requires_grad
     if not torch.cuda.is_available():
         monkeypatch.setattr("triton.knobs.runtime.interpret", False)
@@ -158,6 +160,8 @@ def test_the_backend_is_chosen_by_what_serves(monkeypatch):
         (cpu, torch.float32, False, 1000, 64, "chunked"),
     ):
         assert choose_backend(None, device, dtype, needs_grad, tokens, widest) == want
+    for needs_grad, widest, want in ((True, 64, "triton"), (True, 65, "chunked"), (False, 65, "serial")):
+        assert choose_backend(None, gpu, torch.float32, needs_grad, 1000, widest, exact=True) == want
     monkeypatch.setattr(checks, "HAS_TRITON", False)
     assert choose_backend(None, gpu, torch.float32, False, 1000, 64) == "chunked"
     with pytest.raises(ValueError, match=r'backend: "triton" needs the triton package'):

@@ -59,7 +59,8 @@ def wkv7(
     s0 = start_state(s0, (starts, heads, rows, channels), lengths is not None, dtype, r.device)
     longest = tokens if lengths is None else max(lengths)
     needs_grad = grad_needed(r, w, k, v, a, b, s0)
-    chosen = choose_backend(backend, r.device, dtype, needs_grad, longest, max(rows, channels))
+    exact = torch.float32 in [x.dtype for x in (r, k, v, a, b)]
+    chosen = choose_backend(backend, r.device, dtype, needs_grad, longest, max(rows, channels), exact)
     if chosen == "triton":
         from wkv.wkv7.triton_op import wkv7_triton
 

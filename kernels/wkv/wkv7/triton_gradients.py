@@ -10,11 +10,11 @@ from wkv.triton_pieces import (
     narrow,
     product,
     raw_rows,
-    rounded_product,
     settle,
     store_rows,
+    wide_product,
 )
-from wkv.wkv7.triton_prepare import decay_before, load_tile, upper
+from wkv.wkv7.triton_prepare import decay_before, load_tile, lower, upper
 
 
 @triton.jit
@@ -35,7 +35,10 @@ def gradients(
     In units: u and S of `size`, dx and dS of `d_size`, as the scans stored them, v and dy of each token's own size,
     which k and r take on. r, k, a and b are of one dtype. What acts through v and through u is alike, and so is what
     comes back through dy and dx: a loop takes one after the other, and reads anew what it would not hold in registers.
+    What token t itself adds to y_t, r_t . k_t v_t + r_t . b_t u_t, no decay touches: it stays out of the decays' gain,
+    where it would leave its rounding errors.
     """
+    FINE: tl.constexpr = a_ptr.dtype.element_ty == tl.float16
     owner = tl.program_id(0)
     chunk, head = owner // H, owner % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
@@ -59,6 +62,7 @@ def gradients(
     r = r.to(tl.float32) * (dy_size / d_size)[:, None] * exp(upto)
     dy = narrow(dy.to(tl.float32) * (1 / dy_size)[:, None], EXACT)
     gain = tl.zeros([C, BK], tl.float32)
+    same_v, same_u = tl.zeros([C], tl.float32), tl.zeros([C], tl.float32)
     for j in tl.range(2, disable_licm=True):  # x = v: dk, then x = u: db
         z_ptr, dz_ptr = tl.where(j == 0, k_ptr, b_ptr), tl.where(j == 0, dk_ptr, db_ptr)
         if j == 0:
@@ -69,12 +73,17 @@ def gradients(
         unit = tl.where(j == 0, v_size, size)
         dz = product(x, tl.trans(ds), EXACT) * end[None, :]
         ends += tl.sum(z.to(tl.float32) * (unit / size)[:, None] * dz * exp(upto, -1.4426950408889634), axis=0)
-        dz += rounded_product(upper(product(x, tl.trans(dx), EXACT), C, False), a, EXACT)
-        dz += rounded_product(upper(product(x, tl.trans(dy), EXACT), C, True), r, EXACT)
+        dz += wide_product(upper(product(x, tl.trans(dx), EXACT), C, False), a, EXACT, FINE)
+        pairs = product(x, tl.trans(dy), EXACT)
+        same = tl.sum(tl.where(t == i, pairs, 0.0), axis=1)
+        dz += wide_product(upper(pairs, C, False), r, EXACT, FINE)
         dz *= exp(upto, -log2_e)
         z = raw_rows(z_ptr, begin, head, length, H, C, K, BK)
-        store_rows(dz_ptr, dz * (d_size * unit)[:, None], begin, head, length, H, C, K, BK)
+        r_raw = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
         gain = settle(gain - z.to(tl.float32) * (unit / size)[:, None] * dz)
+        dz += r_raw.to(tl.float32) * (same * dy_size / d_size)[:, None]
+        store_rows(dz_ptr, dz * (d_size * unit)[:, None], begin, head, length, H, C, K, BK)
+        same_v, same_u = tl.where(j == 0, same, same_v), same
 
     k = raw_rows(k_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
@@ -92,14 +101,17 @@ def gradients(
             x = load_tile(dx_ptr, place, C, BV)
         unit = tl.where(j == 0, dy_size, d_size)
         dz = product(x, tl.trans(s), EXACT)
-        dz += rounded_product(tl.where(i + j <= t, product(x, tl.trans(v), EXACT), 0.0), k, EXACT)
+        dz += wide_product(lower(product(x, tl.trans(v), EXACT), C, False), k, EXACT, FINE)
         z = raw_rows(z_ptr, begin, head, length, H, C, K, BK)
         faded = raw_rows(w_ptr, begin, head, length, H, C, K, BK)
-        dz += rounded_product(tl.where(i + j <= t, product(x, tl.trans(u), EXACT), 0.0), b, EXACT)
+        dz += wide_product(lower(product(x, tl.trans(u), EXACT), C, False), b, EXACT, FINE)
         dz *= exp(upto - faded.to(tl.float32) * j, log2_e)
-        store_rows(dz_ptr, dz * (size * unit)[:, None], begin, head, length, H, C, K, BK)
+        k_raw = raw_rows(k_ptr, begin, head, length * (1 - j), H, C, K, BK)
+        b_raw = raw_rows(b_ptr, begin, head, length * (1 - j), H, C, K, BK)
         own = z.to(tl.float32) * (unit / d_size)[:, None] * dz
         gain = settle(gain + own)
+        dz += k_raw.to(tl.float32) * (same_v * v_size / size)[:, None] + b_raw.to(tl.float32) * same_u[:, None]
+        store_rows(dz_ptr, dz * (size * unit)[:, None], begin, head, length, H, C, K, BK)
 
     # the log decay of token j is part of every later one's: from j on, all gains but that of a_j itself
     dw = fine_sums((i >= t).to(tl.float32), gain, EXACT) + ends[None, :] - own

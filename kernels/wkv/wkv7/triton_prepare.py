@@ -110,6 +110,7 @@ def solve(
     K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """I' = (I - A_ab)^-1 [C,C] of every (chunk, head)."""
+    FINE: tl.constexpr = a_ptr.dtype.element_ty == tl.float16
     program = tl.program_id(0)
     chunk, head = program // H, program % H
     begin, length = chunk_tokens(chunk, starts_ptr, T, C)
@@ -118,7 +119,7 @@ def solve(
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
     w, a, b = w.to(tl.float32), a.to(tl.float32), b.to(tl.float32)
     before = decay_before(w, C, EXACT or w_ptr.dtype.element_ty == tl.float32)
-    x = lower(wide_product(a * exp(before), tl.trans(b * exp(-before - w)), EXACT), C, False)
+    x = lower(wide_product(a * exp(before), tl.trans(b * exp(-before - w)), EXACT, FINE), C, False)
     store_tile(inverse_ptr, unit_inverse(x, C, EXACT), program.to(tl.int64), C, C)
 
 
@@ -132,6 +133,7 @@ def prepare(
 
     r and k go in units of each token's own size, r_size and k_size [C].
     """
+    FINE: tl.constexpr = a_ptr.dtype.element_ty == tl.float16
     program = tl.program_id(0)
     chunk, head = program // H, program % H
     place = program.to(tl.int64)
@@ -148,16 +150,16 @@ def prepare(
     k = k * k_inverse[:, None] * exp(upto, -1.4426950408889634)
     a = a.to(tl.float32) * exp(upto - w)
     removal = narrow(product(inverse, narrow(a, EXACT), EXACT), EXACT)  # W
-    a_k = lower(wide_product(a, tl.trans(k), EXACT), C, False)
+    a_k = lower(wide_product(a, tl.trans(k), EXACT, FINE), C, False)
     reading = narrow(product(inverse, narrow(a_k, EXACT), EXACT), EXACT)  # R
     r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
     b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
     r = r.to(tl.float32)
     r_size, r_inverse = row_sizes(r, EXACT)
     r = r * r_inverse[:, None] * exp(upto, log2_e)
-    r_k = lower(wide_product(r, tl.trans(k), EXACT), C, True)
+    r_k = lower(wide_product(r, tl.trans(k), EXACT, FINE), C, True)
     b = b.to(tl.float32) * exp(upto, -log2_e)
-    r_b = narrow(lower(wide_product(r, tl.trans(b), EXACT), C, True), EXACT)
+    r_b = narrow(lower(wide_product(r, tl.trans(b), EXACT, FINE), C, True), EXACT)
     p = r_k + product(r_b, reading, EXACT)
     q = r + product(r_b, removal, EXACT)
     b_end = narrow(to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT), EXACT)

@@ -29,6 +29,7 @@ def walk(
     STATES: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """What `prepare` and `scan` do together, but for what the backward needs of `prepare`."""
+    FINE: tl.constexpr = a_ptr.dtype.element_ty == tl.float16
     owner = tl.program_id(0)
     sequence, head = owner // H, owner % H
     chunk, count = sequence_chunks(sequence, first_ptr, T, C)
@@ -60,7 +61,7 @@ def walk(
         a = a.to(tl.float32) * exp(upto - w)
         k = k.to(tl.float32) * k_inverse[:, None] * exp(upto, -1.4426950408889634)
         x = product(narrow(a, EXACT), s, EXACT)
-        a_k = lower(wide_product(a, tl.trans(k), EXACT), C, False)
+        a_k = lower(wide_product(a, tl.trans(k), EXACT, FINE), C, False)
         x = add_product(x, narrow(a_k, EXACT), v, EXACT)
         b = raw_rows(b_ptr, begin, head, length, H, C, K, BK)
         r = raw_rows(r_ptr, begin, head, length, H, C, K, BK)
@@ -75,9 +76,9 @@ def walk(
         r_size, r_inverse = row_sizes(r, EXACT)
         r = r * r_inverse[:, None] * exp(upto, log2_e)
         y = product(narrow(r, EXACT), s, EXACT)
-        r_k = lower(wide_product(r, tl.trans(k), EXACT), C, True)
+        r_k = lower(wide_product(r, tl.trans(k), EXACT, FINE), C, True)
         y = add_product(y, narrow(r_k, EXACT), v, EXACT)
-        r_b = lower(wide_product(r, tl.trans(b), EXACT), C, True)
+        r_b = lower(wide_product(r, tl.trans(b), EXACT, FINE), C, True)
         y = add_product(y, narrow(r_b, EXACT), u, EXACT)
         if KEEP:
             store_tile(u_ptr, u, place, C, BV)
@@ -97,6 +98,7 @@ def walk_back(
 
     dx = I'^T (A_rb^T dy + b_ dS^T), dv = A_rk^T dy + A_ak^T dx + k_ dS^T, and dS D + dy^T r~ + dx^T a~ before.
     """
+    FINE: tl.constexpr = a_ptr.dtype.element_ty == tl.float16
     owner = tl.program_id(0)
     sequence, head = owner // H, owner % H
     chunk, count = sequence_chunks(sequence, first_ptr, T, C)
@@ -126,7 +128,7 @@ def walk_back(
         r = r.to(tl.float32) * (1 / r_size)[:, None] * exp(upto)
         r_half = narrow(r, EXACT)
         b = b.to(tl.float32) * exp(upto, -1.4426950408889634)
-        b_r = upper(wide_product(b, tl.trans(r), EXACT), C, True)
+        b_r = upper(wide_product(b, tl.trans(r), EXACT, FINE), C, True)
         b_end = to_end(b, b_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         du = product(narrow(b_end, EXACT), half, EXACT)
         a = raw_rows(a_ptr, begin, head, length, H, C, K, BK)
@@ -143,9 +145,9 @@ def walk_back(
         k = k.to(tl.float32) * (1 / k_size)[:, None] * exp(upto, -log2_e)
         k_end = to_end(k, k_ptr, end, w, begin, head, length, H, K, BK, C, EXACT)
         dv = product(narrow(k_end, EXACT), half, EXACT)
-        k_r = upper(wide_product(k, tl.trans(r), EXACT), C, True)
+        k_r = upper(wide_product(k, tl.trans(r), EXACT, FINE), C, True)
         dv = add_product(dv, narrow(k_r, EXACT), dy, EXACT)
-        k_a = upper(wide_product(k, tl.trans(a), EXACT), C, False)
+        k_a = upper(wide_product(k, tl.trans(a), EXACT, FINE), C, False)
         dv = add_product(dv, narrow(k_a, EXACT), dx, EXACT)
         store_tile(dx_ptr, dx, place, C, BV)
         store_rows(dv_ptr, dv * (k_size * size)[:, None], begin, head, length, H, C, V, BV)
