@@ -102,8 +102,8 @@ def choose_backend(
 ) -> str:
     """The backend named; for None Triton's on a CUDA device, else chunked. Triton's is "triton" or "serial".
 
-    `tokens`: those of the longest sequence; `widest`: the larger of K and V; `exact`: an input but w is fp32. The serial
-    kernel takes few tokens and heads of any size, and no gradient.
+    `tokens`: those of the longest sequence; `widest`: the larger of K and V; `exact`: an input but w is fp32. The
+    serial kernel takes few tokens and heads of any size, and no gradient.
     """
     wide = widest > (WIDEST_EXACT if exact else WIDEST)
     fits = not (wide and needs_grad)
