@@ -8,22 +8,21 @@ from rwkvlab.measure import summarise, sweep, trajectory, writes
 from rwkvlab.measure.verifying.verify import verify
 from rwkvlab.model.chat import Conversation
 from rwkvlab.model.engine import Model, load_model
+from rwkvlab.model.examples import read_examples
 from rwkvlab.model.file_report import FileReport
 from rwkvlab.model.generate import Generation
 from rwkvlab.model.inspect import inspect_file, inspect_files
 from rwkvlab.model.passage import Passage, passage
 from rwkvlab.model.tune import tune
+from rwkvlab.states import ModelCard, Shelf, State, StateCard
 from rwkvlab.states.ai00 import read_ai00, write_ai00
 from rwkvlab.states.blend import lerp, mix, scale, slerp, splice, truncate
-from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.controls import random_like, transposed
 from rwkvlab.states.convert import convert_state
 from rwkvlab.states.files import load_state, save_state
 from rwkvlab.states.names import NameCard, parse_name
 from rwkvlab.states.naming import name_for
-from rwkvlab.states.shelf import Shelf
 from rwkvlab.states.soup import soup
-from rwkvlab.states.state import State
 from rwkvlab.tasks import Example, Task, Template, load_task, text_task
 
 __version__ = "0.1.0"

@@ -82,7 +82,9 @@ class ResumeError(TuneError):
 
 
 class DivergedError(TuneError):
-    """The loss or a gradient is no longer finite."""
+    """The loss or a gradient is no longer finite; `state` is the best State before that, or None."""
+
+    state: object = None
 
 
 class SaveError(RwkvLabError, OSError):

@@ -41,10 +41,10 @@ def start(model):
     ).named("start")
 
 
-def loss_of(model, state):
+def loss_of(model, state, examples=EXAMPLES):
     """Mean negative log-probability of the tokens of all answers and of the end of text behind them."""
     logprobs = []
-    for prompt, answer in EXAMPLES:
+    for prompt, answer in examples:
         ids, wanted = model.encode(prompt), [*model.encode(answer), 0]
         logits = model.forward([*ids, *wanted], state).logits[0].double().log_softmax(-1)
         logprobs += [float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(wanted)]
@@ -127,15 +127,59 @@ def test_ctrl_c_returns_the_state_so_far_and_python_keeps_its_handler(model):
 
 def test_divergence_is_an_error_that_says_where(model):
     broken = State(torch.full((2, 2, 8, 8), 1e30), like=model)
-    with pytest.raises(DivergedError, match=r"step 1 of 9, lr 0\.04; start again with a smaller lr"):
+    with pytest.raises(DivergedError, match=r"step 1 of 9, lr 0\.04; start again with a smaller lr") as caught:
         tune(model, EXAMPLES, steps=9, init=broken)
+    assert torch.equal(caught.value.state.wkv, broken.wkv)
+
+
+def test_the_best_state_by_held_out_examples_is_returned(model):
+    seen, apart = [], [("zz", "never seen"), ("y", "w")]
+    state = tune(model, EXAMPLES, steps=40, lr=0.5, held_out=apart, check=4, on_step=seen.append)
+    measured = [step.held_out for step in seen if step.held_out is not None]
+    assert len(measured) == 10
+    assert seen[-1].best == min([*measured, loss_of(model, None, apart)])
+    assert loss_of(model, state, apart) == pytest.approx(seen[-1].best, rel=1e-5)
+    assert loss_of(model, state, apart) < measured[-1]
+    assert "2 held out: loss" in state.card.recipe
+    assert all(step.tokens_per_second > 0 <= step.seconds_left for step in seen)
+
+
+def test_patience_ends_a_run_that_finds_nothing_better(model):
+    seen, apart = [], [("zz", "never seen"), ("y", "w")]
+    state = tune(model, EXAMPLES, steps=400, lr=0.5, held_out=apart, check=2, patience=3, on_step=seen.append)
+    assert len(seen) < 100
+    late = [step.held_out for step in seen if step.held_out is not None][-3:]
+    assert all(loss > seen[-1].best for loss in late)
+    assert loss_of(model, state, apart) == pytest.approx(seen[-1].best, rel=1e-5)
+
+
+def test_ctrl_c_returns_the_best_state(model):
+    def interrupt(step):
+        if step.step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    apart = [("zz", "never seen"), ("y", "w")]
+    state = tune(model, EXAMPLES, steps=40, lr=0.5, held_out=apart, check=1, on_step=interrupt)
+    again = tune(model, EXAMPLES, steps=40, lr=0.5, held_out=apart, check=1)
+    assert state.card.recipe.startswith("tuned: 30 of 40 steps")
+    assert loss_of(model, state, apart) >= loss_of(model, again, apart) * (1 - 1e-6)
+    assert loss_of(model, state, apart) < loss_of(model, None, apart)
+
+
+def test_a_share_of_the_examples_is_held_out_by_the_seed(model):
+    pairs = [(f"{i}>", str(i)) for i in range(20)]
+    one, same, other = (tune(model, pairs, steps=2, held_out=0.25, seed=seed) for seed in (1, 1, 2))
+    assert "15 examples" in one.card.recipe
+    assert "5 held out" in one.card.recipe
+    assert torch.equal(one.wkv, same.wkv)
+    assert not torch.equal(one.wkv, other.wkv)
 
 
 @pytest.mark.parametrize(
     ("examples", "message"),
     [
         ([], "examples: empty"),
-        (["ab"], r"examples\[0\]: need a \(prompt, answer\) pair"),
+        ([5], r"examples\[0\]: need a \(prompt, answer\) pair"),
         ([("a", "b"), ("a", "b", "c")], r"examples\[1\]: need a \(prompt, answer\) pair"),
         ([("a", "b"), ("", "b")], r"examples\[1\]: prompt and answer need at least one token"),
         ([("a", "b"), ("a", "\ud800")], r"examples\[1\]: .*surrogate"),
@@ -149,10 +193,26 @@ def test_examples_that_cannot_be_used_are_named(model, examples, message):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"steps": 0}, {"steps": 1.5}, {"lr": 0.0}, {"lr": float("nan")}, {"batch": 0}, {"batch": 5}, {"seed": -1}],
+    [
+        {"steps": 0},
+        {"steps": 1.5},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"batch": 0},
+        {"batch": 5},
+        {"seed": -1},
+        {"held_out": 0.0},
+        {"held_out": 1.0},
+        {"held_out": 0.9},
+        {"held_out": True},
+        {"held_out": 0.5, "check": 0},
+        {"held_out": 0.5, "patience": 0},
+        {"patience": 3},
+        {"check": 3},
+    ],
 )
 def test_settings_out_of_range_are_named(model, setting):
-    with pytest.raises(ArgError, match=next(iter(setting))):
+    with pytest.raises(ArgError, match=list(setting)[-1]):
         tune(model, EXAMPLES, **setting)
 
 

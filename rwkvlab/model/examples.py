@@ -1,0 +1,158 @@
+"""Training examples for `tune`: pairs, texts and conversations become token ids and what of them the loss counts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rwkvlab.errors import ArgError, FormatError, PromptError, TuneError, show
+from rwkvlab.shapes import check_range
+from rwkvlab.tasks.templates import Template, get_template
+from rwkvlab.tensorfile.safetensors import strict_json
+from rwkvlab.tensorfile.source import Source
+
+if TYPE_CHECKING:
+    from rwkvlab.model.engine import Model
+
+END_OF_TEXT = 0
+MAX_BYTES = 1 << 30
+_FORMS = 'a (prompt, answer) pair, a text, {"prompt": …, "answer": …}, {"text": …} or {"messages": […]}'
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids, the end of text (id 0) last, and which of them the loss counts: never the first."""
+
+    ids: list[int]
+    wanted: list[bool]
+
+
+def read_examples(path: str | Path) -> list[Any]:
+    """Return the examples of a JSONL file, one object a line, as `lab.tune` takes them; blank lines are left out.
+
+    Raises PathError, FormatError that names the line, ArgError for a file without examples or of over 1 GiB.
+    """
+    with closing(Source(str(path))) as source:
+        name = source.name
+        if source.size > MAX_BYTES:
+            raise ArgError(f"{name}: {source.size:,} bytes, at most {MAX_BYTES:,} are read; give a part of it")
+        raw = source.bytes_at(0, source.size)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{name}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            found.append(strict_json(f"{name}: line {number}", line.strip().encode()))
+    if not found:
+        raise ArgError(f"{name}: holds no examples; give one JSON object a line")
+    return found
+
+
+def encode_examples(
+    model: Model, examples: Iterable[Any], template: str | Template = "", name: str = "examples"
+) -> list[Encoded]:
+    """Return the examples as token ids. Raises TuneError that names the first one that cannot be used.
+
+    Of a pair the answer counts and the end of text after it, of a text all but its first token, of a conversation
+    what the assistant says, its turns written in `template` ("": world).
+    """
+    if isinstance(examples, str | bytes | Mapping) or not isinstance(examples, Iterable):
+        raise TuneError(f"{name}: need a list of (prompt, answer) pairs or texts, got {show(examples)}")
+    form = get_template(template or "world")
+    found = []
+    for number, example in enumerate(examples):
+        where = f"{name}[{number}]"
+        try:
+            found.append(_encode(model, _turns(example, form, where), where))
+        except PromptError as error:
+            raise TuneError(f"{where}: {error}") from error
+    if not found:
+        raise TuneError(f"{name}: empty; give at least one (prompt, answer) pair or text")
+    return found
+
+
+def parted(
+    model: Model, examples: Iterable[Any], held_out: Iterable[Any] | float | None, template: str | Template, seed: int
+) -> tuple[list[Encoded], list[Encoded]]:
+    """The examples to train on, and those held out."""
+    found = encode_examples(model, examples, template)
+    if held_out is None:
+        return found, []
+    if not isinstance(held_out, int | float):
+        return found, encode_examples(model, held_out, template, "held_out")
+    share = check_range("held_out", held_out, 0, 1)
+    count = max(1, round(share * len(found)))
+    if not 0 < share < 1 or count >= len(found):
+        raise ArgError(f"held_out: {held_out} of {len(found)} examples leaves none to train on, or none apart")
+    order = random.Random(seed).sample(range(len(found)), len(found))
+    return [found[i] for i in sorted(order[count:])], [found[i] for i in sorted(order[:count])]
+
+
+def batches(pairs: Sequence[Encoded], size: int, seed: int) -> Iterator[list[Encoded]]:
+    """Yield batches for ever: every example once in each round, a new order in every round."""
+    rng = random.Random(seed)
+    queue: list[Encoded] = []
+    while True:
+        while len(queue) < size:
+            queue += rng.sample(pairs, len(pairs))
+        yield queue[:size]
+        queue = queue[size:]
+
+
+def _turns(example: Any, form: Template, where: str) -> Sequence[tuple[str | None, str]]:
+    """An example as (prompt, answer) turns; a text is an answer to nothing."""
+    if isinstance(example, str):
+        return [(None, example)]
+    if isinstance(example, Mapping):
+        keys = set(example)
+        if {"prompt", "answer"} <= keys:
+            return [(_text(example, "prompt", where), _text(example, "answer", where))]
+        if "messages" in keys:
+            return _conversation(example["messages"], form, where)
+        if "text" in keys:
+            return [(None, _text(example, "text", where))]
+    elif isinstance(example, Sequence) and not isinstance(example, bytes) and len(example) == 2:
+        return [(example[0], example[1])]  # what is no text is refused by the tokenizer's door
+    raise TuneError(f"{where}: need {_FORMS}, got {show(example)}")
+
+
+def _text(example: Mapping[str, Any], key: str, where: str) -> str:
+    value = example[key]
+    if not isinstance(value, str):
+        raise TuneError(f'{where}: need a text under "{key}", got {show(value)}')
+    return value
+
+
+def _conversation(messages: Any, form: Template, where: str) -> Sequence[tuple[str, str]]:
+    """Turns of the user and the assistant by turns, each written in the template."""
+    roles = ("user", "assistant")
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages or len(messages) % 2:
+        raise TuneError(f"{where}: messages: need user and assistant one after the other, got {show(messages)}")
+    said = []
+    for number, message in enumerate(messages):
+        role = roles[number % 2]
+        given = message if isinstance(message, Mapping) else {}
+        if given.get("role") != role or not isinstance(given.get("content"), str):
+            raise TuneError(
+                f'{where}: messages[{number}]: need {{"role": "{role}", "content": a text}}, got {show(message)}'
+            )
+        said.append(given["content"])
+    return [form.example(*pair) for pair in zip(said[::2], said[1::2], strict=True)]
+
+
+def _encode(model: Model, turns: Sequence[tuple[str | None, str]], where: str) -> Encoded:
+    ids: list[int] = []
+    wanted: list[bool] = []
+    for prompt, answer in turns:
+        asked, told = ([] if text is None else model.encode(text) for text in (prompt, answer))
+        if not told or (not asked and prompt is not None):
+            raise TuneError(f"{where}: prompt and answer need at least one token each, got {show((prompt, answer))}")
+        ids += [*asked, *told]
+        wanted += [False] * len(asked) + [True] * len(told)
+    return Encoded([*ids, END_OF_TEXT], [False, *wanted[1:], True])
