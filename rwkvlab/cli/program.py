@@ -1,4 +1,4 @@
-"""The command line: rwkvlab demo, ask, inspect, diff, verify, convert, lab; an error is one line, Ctrl-C is quiet."""
+"""The command line: demo, ask, tune, inspect, diff, verify, convert and lab; an error is one line, Ctrl-C is quiet."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rwkvlab.cli.ask import INTERRUPTED, add_ask
 from rwkvlab.cli.convert import add_convert
 from rwkvlab.cli.diff import add_diff
 from rwkvlab.cli.inspect import add_inspect
+from rwkvlab.cli.tune import add_tune
 from rwkvlab.cli.verify import add_verify
 from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import Cancelled, PathError, show
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=demo_command)
 
     add_ask(commands, common)
+    add_tune(commands, common)
     add_inspect(commands, common)
     add_diff(commands, common)
     add_verify(commands, common)

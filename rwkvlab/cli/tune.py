@@ -1,0 +1,95 @@
+"""rwkvlab tune: train an initial state on a file of examples, the model left as it is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import rwkvlab as lab
+from rwkvlab.cli.ask import INTERRUPTED
+from rwkvlab.errors import ArgError, DivergedError, PathError, SaveError, show
+from rwkvlab.model.tune import TuneStep
+from rwkvlab.states.files import SUFFIXES
+
+_TEXT = """DATA is JSONL, an object a line: {"prompt": …, "answer": …}, {"text": …} or {"messages": [{"role": "user",
+"content": …}, {"role": "assistant", …}]}. Ctrl-C ends the run after a step and saves the best state so far."""
+
+
+def add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command and its options."""
+    one = commands.add_parser("tune", parents=[common], help="train a state on your examples", description=_TEXT)
+    one.add_argument("model", metavar="MODEL", help="a .pth or .safetensors checkpoint, or owner/repo/file")
+    one.add_argument("data", metavar="DATA.jsonl", help="the examples")
+    one.add_argument("--out", "-o", required=True, help="the state: .pth (trainers), .state (Ai00) or .safetensors")
+    one.add_argument("--overwrite", action="store_true", help="replace the state where it is there")
+    one.add_argument("--steps", type=int, default=200, help="(%(default)s)")
+    one.add_argument("--lr", type=float, default=0.04, help="falls to 0 along a cosine (%(default)s)")
+    one.add_argument("--batch", type=int, help="examples a step (16, or all if there are fewer)")
+    one.add_argument("--held-out", type=float, default=0.1, help="share that is not trained on; 0: none (%(default)s)")
+    one.add_argument("--patience", type=int, help="end after so many measurements without a better one (never)")
+    one.add_argument("--init", metavar="STATE", help="a state to start from (zeros)")
+    one.add_argument("--shifts", action="store_true", help="train the token shifts too; only .safetensors holds them")
+    one.add_argument("--template", default="world", help="for messages: world, g1, g1-fast, raw (%(default)s)")
+    one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
+    one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
+    one.add_argument("--dtype", default="auto", help="fp32, bf16 or fp16 (%(default)s: the file's)")
+    one.add_argument("--seed", type=int, default=0, help="of what is held out and of the order (%(default)s)")
+    one.set_defaults(run=tune_command)
+
+
+def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Tune and save; what is wrong with the place to save to is said before anything is trained."""
+    out = _place(arguments)
+    examples = lab.read_examples(arguments.data)
+    model = lab.load_model(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
+    )
+    init = lab.load_state(arguments.init, model) if arguments.init else None
+    options = {name: getattr(arguments, name) for name in ("steps", "lr", "batch", "seed", "shifts", "template")}
+    done = 0
+
+    def show_step(step: TuneStep) -> None:
+        nonlocal done
+        done = step.step
+        if step.held_out is not None or step.step in (1, step.steps):
+            print(_line(step), file=sys.stderr, flush=True)
+
+    try:
+        state = lab.tune(
+            model, examples, init=init, held_out=arguments.held_out or None, patience=arguments.patience,
+            on_step=show_step, **options,
+        )  # fmt: skip
+    except DivergedError as error:
+        if isinstance(error.state, lab.State) and done:
+            _save(error.state, out, arguments)
+        raise
+    _save(state, out, arguments)
+    ended = done == arguments.steps or arguments.patience is not None
+    return 0 if ended else INTERRUPTED
+
+
+def _place(arguments: argparse.Namespace) -> Path:
+    out = Path(arguments.out)
+    if out.suffix.lower() not in SUFFIXES:
+        raise ArgError(f"{show(out)}: need a name ending in .pth, .state, .st or .safetensors")
+    if arguments.shifts and out.suffix.lower() != ".safetensors":
+        raise ArgError(f"{show(out)}: token shifts are trained, which only .safetensors holds; choose that ending")
+    if not arguments.overwrite and os.path.lexists(out):
+        raise SaveError(f"{show(out)}: is there already; choose another name, or pass overwrite=True")
+    if not out.parent.is_dir():
+        raise PathError(f"{show(out.parent)}: no such folder; make it first")
+    return out
+
+
+def _save(state: lab.State, out: Path, arguments: argparse.Namespace) -> None:
+    path = lab.save_state(state, out, overwrite=arguments.overwrite)
+    print(f"{show(path, 300)[1:-1]}: {show(state.card.recipe, 300)[1:-1]}")
+
+
+def _line(step: TuneStep) -> str:
+    held = "" if step.held_out is None else f", held out {step.held_out:.4f} (best {step.best:.4f})"
+    pace = f"{step.tokens_per_second:,.0f} tokens/s, {step.seconds_left:.0f} s left"
+    return f"step {step.step} of {step.steps}: loss {step.loss:.4f}{held}, norm {step.norm:.2f}, {pace}"
