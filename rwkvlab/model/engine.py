@@ -29,6 +29,7 @@ from rwkvlab.states.state import State
 
 SEGMENT = 1024  # tokens read at once where no gradient is wanted: keeps memory flat on long texts
 BACKENDS = ("auto", "naive", "chunked", "triton")
+Wanted = str | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -152,16 +153,17 @@ class Model:
         """Stack copies of the initial states of B rows on the model's device; None is zeros."""
         return begin(self, states)
 
-    def run(self, tokens: Tensor, flow: Flow, logits: str | None = "last", way: Way | None = None) -> Tensor | None:
-        """Read tokens [B,T] from `flow` and move it on; returns logits [B,vocab] ("last") or [B,T,vocab] ("all") fp32.
+    def run(self, tokens: Tensor, flow: Flow, logits: Wanted = "last", way: Way | None = None) -> Tensor | None:
+        """Read tokens [B,T] from `flow` and move it on; returns fp32 logits [B,vocab] ("last"), [B,T,vocab] ("all"), or
+        those [N,vocab] of the N tokens of a mask [B,T] alone.
 
         Without autograd the tensors of `flow` may be written in place: it belongs to the caller and to no State.
         """
-        way = way or Way(backend=self._backend)
-        tokens = tokens.to(self.device)
+        tokens, way = tokens.to(self.device), way or Way(backend=self._backend)
+        if isinstance(logits, Tensor):
+            return linear(self._pass(tokens, flow, way)[logits.to(self.device)], self._weights.head).float()
         if tokens.shape[1] == 0:
-            shape = (len(tokens), 0, self.dims.vocab)
-            return None if logits is None else torch.zeros(shape, device=self.device)
+            return None if logits is None else torch.zeros(len(tokens), 0, self.dims.vocab, device=self.device)
         if self._engine is not None and way.plain and not torch.is_grad_enabled():
             return self._engine.run(self._weights, tokens, flow, logits)
         every = way.chunk_states or 1  # chunk states are counted from the start of a segment
@@ -169,8 +171,7 @@ class Model:
         parts = []
         for part in tokens.split(step, dim=1):
             x = self._pass(part, flow, way)
-            if logits == "all":
-                parts.append(linear(x, self._weights.head).float())
+            parts += [linear(x, self._weights.head).float()] if logits == "all" else []
         if logits == "last":
             return linear(x[:, -1], self._weights.head).float()
         return torch.cat(parts, dim=1) if parts else None

@@ -205,8 +205,7 @@ def _loss(model: Model, params: list[Tensor], rows: list[Encoded]) -> tuple[Tens
         tokens[number, : len(row.ids)] = torch.tensor(row.ids)
         wanted[number, : len(row.ids)] = torch.tensor(row.wanted)
     state = State(params[0], like=model, att_shift=params[1], ffn_shift=params[2])
-    logits = model.run(tokens[:, :-1], model.begin([state] * len(rows)), "all")
-    assert logits is not None
     at = wanted[:, 1:]
-    loss = F.cross_entropy(logits[at.to(logits.device)], tokens[:, 1:][at].to(logits.device), reduction="sum")
-    return loss, int(at.sum())
+    logits = model.run(tokens[:, :-1], model.begin([state] * len(rows)), at)
+    assert logits is not None
+    return F.cross_entropy(logits, tokens[:, 1:][at].to(logits.device), reduction="sum"), int(at.sum())

@@ -225,3 +225,13 @@ def test_an_init_of_another_model_is_refused(model):
 def test_examples_must_be_a_list(model, examples):
     with pytest.raises(TuneError, match="examples: need a list"):
         tune(model, examples)
+
+
+def test_only_the_logits_of_counted_tokens_are_formed(model, start):
+    tokens = torch.tensor([[5, 6, 7, 8, 9], [1, 2, 3, 4, 0]])
+    at = torch.tensor([[0, 0, 1, 0, 1], [1, 0, 0, 0, 0]], dtype=torch.bool)
+    with torch.no_grad():
+        some = model.run(tokens, model.begin([start, None]), at)
+        every = model.run(tokens, model.begin([start, None]), "all")
+    assert some.shape == (3, 257)
+    torch.testing.assert_close(some, every[at])
