@@ -49,11 +49,13 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
     )
     init = lab.load_state(arguments.init, model) if arguments.init else None
     options = {name: getattr(arguments, name) for name in ("steps", "lr", "batch", "seed", "shifts", "template")}
-    done = 0
+    done = worse = 0  # steps, and measurements in a row that were not the best
 
     def show_step(step: TuneStep) -> None:
-        nonlocal done
+        nonlocal done, worse
         done = step.step
+        if step.held_out is not None:
+            worse = 0 if step.held_out == step.best else worse + 1
         if step.held_out is not None or step.step in (1, step.steps):
             print(_line(step), file=sys.stderr, flush=True)
 
@@ -67,8 +69,7 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
             _save(error.state, out, arguments)
         raise
     _save(state, out, arguments)
-    ended = done == arguments.steps or arguments.patience is not None
-    return 0 if ended else INTERRUPTED
+    return 0 if done == arguments.steps or worse == arguments.patience else INTERRUPTED
 
 
 def _place(arguments: argparse.Namespace) -> Path:

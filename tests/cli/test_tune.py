@@ -70,6 +70,13 @@ def test_a_run_goes_on_from_a_state(tiny_file, data, tmp_path, capsys, random_st
     assert capsys.readouterr().out.rstrip().endswith("20 examples, seed 0, from start")
 
 
+def test_patience_is_an_end_of_its_own(tiny_file, data, tmp_path, capsys):
+    data.write_text("".join(json.dumps({"prompt": "a", "answer": chr(97 + i)}) + "\n" for i in range(20)))
+    options = ("--steps", "4000", "--lr", "5", "--patience", "1")
+    assert run(tiny_file, data, tmp_path / "s.safetensors", *options) == 0
+    assert " of 4000 steps" in capsys.readouterr().out
+
+
 def test_ctrl_c_saves_the_best_state(tiny_file, data, tmp_path, capsys, monkeypatch):
     real = command._line
 
@@ -79,7 +86,7 @@ def test_ctrl_c_saves_the_best_state(tiny_file, data, tmp_path, capsys, monkeypa
         return real(step)
 
     monkeypatch.setattr(command, "_line", interrupted)
-    assert run(tiny_file, data, tmp_path / "s.safetensors") == 130
+    assert run(tiny_file, data, tmp_path / "s.safetensors", "--patience", "9") == 130
     assert "tuned: 4 of 20 steps" in capsys.readouterr().out
     assert lab.load_state(tmp_path / "s.safetensors").wkv.any()
 

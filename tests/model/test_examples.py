@@ -20,7 +20,7 @@ def model():
 
 
 def counted(model, example, **options):
-    """What is read, and what of it counts (the end of text as a bar)."""
+    """What is read before the end of text, and what of it counts, the rest as bars."""
     (found,) = encode_examples(model, [example], **options)
     assert found.ids[-1] == 0
     assert found.wanted[-1]
