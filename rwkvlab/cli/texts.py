@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from typing import Any
 
 from rwkvlab.errors import ArgError, FormatError, RwkvLabError, show
+from rwkvlab.model.examples import utf8_file
 from rwkvlab.tensorfile.safetensors import strict_json
-from rwkvlab.tensorfile.source import AGAIN, Source
+from rwkvlab.tensorfile.source import AGAIN
 
 MAX_BYTES = 16 << 20
 _NEED = 'need {"question": …, "answer": …} or {"text": …}'
@@ -36,15 +36,7 @@ def read_texts(path: str) -> list[Any]:
 
 
 def _read(path: str) -> list[Any]:
-    with closing(Source(path)) as source:
-        name = source.name
-        if source.size > MAX_BYTES:
-            raise ArgError(f"{name}: {source.size:,} bytes, at most {MAX_BYTES:,} are read; give a part of the texts")
-        raw = source.bytes_at(0, source.size)
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{name}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
+    name, text = utf8_file(path, MAX_BYTES)
     if text.lstrip().startswith("["):
         texts = _array(name, text)
     else:

@@ -31,20 +31,28 @@ class Encoded:
     wanted: list[bool]
 
 
+def utf8_file(path: str | Path, most: int) -> tuple[str, str]:
+    """Return (the name that messages use, the text) of a file in UTF-8, with or without a byte order mark.
+
+    Raises PathError, FormatError, and ArgError for a file of over `most` bytes.
+    """
+    with closing(Source(path)) as source:
+        name = source.name
+        if source.size > most:
+            raise ArgError(f"{name}: {source.size:,} bytes, at most {most:,} are read; give a part of it")
+        raw = source.bytes_at(0, source.size)
+    try:
+        return name, raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{name}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
+
+
 def read_examples(path: str | Path) -> list[Any]:
     """Return the examples of a JSONL file, one object a line, as `lab.tune` takes them; blank lines are left out.
 
     Raises PathError, FormatError that names the line, ArgError for a file without examples or of over 1 GiB.
     """
-    with closing(Source(str(path))) as source:
-        name = source.name
-        if source.size > MAX_BYTES:
-            raise ArgError(f"{name}: {source.size:,} bytes, at most {MAX_BYTES:,} are read; give a part of it")
-        raw = source.bytes_at(0, source.size)
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{name}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
+    name, text = utf8_file(path, MAX_BYTES)
     found = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
