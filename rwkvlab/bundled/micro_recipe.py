@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rwkvlab.bundled import initial
 from rwkvlab.bundled.micro_data import VOCAB, Batch, batch, vocabulary
 from rwkvlab.bundled.micro_measure import measure
 from rwkvlab.bundled.shelf import SEEDS, states_folder
 from rwkvlab.model import rwkv7
 from rwkvlab.model.engine import Model, load_model
 from rwkvlab.model.parts import Flow, Way
-from rwkvlab.model.tune import tune
+from rwkvlab.model.tuning import tune
 from rwkvlab.shapes import Dims
 from rwkvlab.states.files import save_state
 from rwkvlab.states.state import State
@@ -31,7 +32,6 @@ from rwkvlab.tensorfile import atomic_write, write_pth
 DIMS = Dims(arch="x070", L=2, H=4, C=64, K=16, V=16, ffn=256, vocab=VOCAB)
 RANKS = {"w": 16, "a": 16, "v": 16, "g": 16}
 LOGGED = 50  # steps
-NORMS = (0.5, 20.0)  # of a head of a random initial state
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,8 @@ class Step:
 
 
 def initial_weights(seed: int) -> dict[str, Tensor]:
-    """Return the weights before training, by the official keys: normal matrices, mixes and decays spread as usual."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = rwkv7.shapes(DIMS, RANKS)
-    return {key: _initial(key, torch.empty(shape), generator).requires_grad_() for key, shape in shapes.items()}
+    """Return the micro model's weights before training, to be trained."""
+    return {key: value.requires_grad_() for key, value in initial.initial_weights(DIMS, RANKS, seed).items()}
 
 
 def train(recipe: Recipe, weights: dict[str, Tensor]) -> Iterator[Step]:
@@ -96,17 +94,7 @@ def train(recipe: Recipe, weights: dict[str, Tensor]) -> Iterator[Step]:
 
 def random_starts(rows: int, share: float, generator: torch.Generator) -> list[Tensor]:
     """Return an initial WKV state [B,H,V,K] a layer: zeros, but noise of any norm and rank in a `share` of rows."""
-    heads = (DIMS.L, rows, DIMS.H)
-    low, high = (math.log(norm) for norm in NORMS)
-    norms = torch.empty(*heads, 1, 1).uniform_(low, high, generator=generator).exp()
-    chosen = torch.rand(1, rows, 1, 1, 1, generator=generator) < share
-    steep = torch.rand(*heads, 1, 1, generator=generator) * 6  # 0: all singular values alike
-    spectrum = torch.rand(*heads, 1, DIMS.K, generator=generator) ** steep
-    left = torch.randn(*heads, DIMS.V, DIMS.K, generator=generator)
-    right = torch.randn(*heads, DIMS.K, DIMS.K, generator=generator)
-    starts = (left * spectrum) @ right
-    starts = starts / starts.norm(dim=(-2, -1), keepdim=True) * norms * chosen
-    return list(starts.unbind(0))
+    return list(initial.random_starts(DIMS, rows, share, generator).unbind(0))
 
 
 def _loss(weights: dict[str, Tensor], data: Batch, starts: list[Tensor]) -> Tensor:
@@ -115,31 +103,6 @@ def _loss(weights: dict[str, Tensor], data: Batch, starts: list[Tensor]) -> Tens
     x = rwkv7.run(rwkv7.prepare(weights, DIMS), data.tokens, flow, Way(backend="chunked"))
     losses = F.cross_entropy((x @ weights["head.weight"].T).flatten(0, 1), data.targets.flatten(), reduction="none")
     return (losses * data.weights.flatten()).sum() / data.weights.sum()
-
-
-def _initial(key: str, empty: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the initial value of one tensor."""
-    name, shape = key.split(".")[-1], empty.shape
-    layer = int(key.split(".")[1]) if key.startswith("blocks") else 0
-    ramp = torch.arange(DIMS.C) / DIMS.C
-    constants = {"v0": 1.0, "a0": 0.0, "k_k": 0.85, "k_a": 1.0, "bias": 0.0}
-    slopes = {"x_r": 0.2, "x_w": 0.9, "x_k": 0.7, "x_v": 0.7, "x_a": 0.9, "x_g": 0.2}
-    if ".ln" in key or key.startswith("ln"):
-        return torch.ones(shape) if name == "weight" else torch.zeros(shape)
-    if name in constants:
-        return torch.full(shape, constants[name])
-    if name in slopes or key.endswith("ffn.x_k"):
-        return (1 - ramp ** (slopes[name] * (1 - layer / DIMS.L))).view(shape)
-    if name == "w0":  # in each head from slow to fast
-        return (-5 + 5.5 * (ramp * DIMS.H % 1) ** 0.9).view(shape)
-    fan = 1 / math.sqrt(DIMS.C)
-    stds = {"r_k": 0.1, "emb.weight": 0.1, "head.weight": 0.5 * fan, "att.key.weight": 0.5 * fan}
-    stds |= {"att.output.weight": 0.2 * fan, "ffn.value.weight": 0.2 * fan}
-    if name[1:] in ("1", "2"):  # the LoRAs
-        std = 0.1 * fan if name[1] == "1" else 0.25
-    else:
-        std = next((value for end, value in stds.items() if key.endswith(end)), fan)
-    return torch.randn(shape, generator=generator) * std
 
 
 def tune_states(recipe: Recipe, model: Model, seed: int = 0) -> dict[str, State]:

@@ -11,7 +11,7 @@ from typing import Any
 import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED
 from rwkvlab.errors import ArgError, DivergedError, PathError, SaveError, show
-from rwkvlab.model.tune import TuneStep
+from rwkvlab.model.tuning import TuneStep
 from rwkvlab.states.files import SUFFIXES
 
 _TEXT = """DATA is JSONL, an object a line: {"prompt": …, "answer": …}, {"text": …} or {"messages": [{"role": "user",

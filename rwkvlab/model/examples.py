@@ -102,15 +102,22 @@ def parted(
     return [found[i] for i in sorted(order[count:])], [found[i] for i in sorted(order[:count])]
 
 
-def batches(pairs: Sequence[Encoded], size: int, seed: int) -> Iterator[list[Encoded]]:
-    """Yield batches for ever: every example once in each round, a new order in every round."""
+def batches(pairs: Sequence[Encoded], size: int, seed: int, skip: int = 0) -> Iterator[list[Encoded]]:
+    """Yield batches for ever: every example once in each round, a new order in every round.
+
+    The first `skip` are left out: the same batches come as after having taken them.
+    """
     rng = random.Random(seed)
     queue: list[Encoded] = []
+    at = skip * size
+    while at >= len(pairs):  # whole rounds
+        rng.sample(pairs, len(pairs))
+        at -= len(pairs)
     while True:
-        while len(queue) < size:
-            queue += rng.sample(pairs, len(pairs))
-        yield queue[:size]
-        queue = queue[size:]
+        while len(queue) - at < size:
+            queue, at = [*queue[at:], *rng.sample(pairs, len(pairs))], 0 if queue else at
+        yield queue[at : at + size]
+        at += size
 
 
 def _turns(example: Any, form: Template, where: str) -> Sequence[tuple[str | None, str]]:

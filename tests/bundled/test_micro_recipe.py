@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from rwkvlab.bundled import micro_recipe
+from rwkvlab.bundled.initial import NORMS
 from rwkvlab.bundled.micro_data import GUESSED, TAGS, VOCAB, batch, document, vocabulary
-from rwkvlab.bundled.micro_recipe import DIMS, NORMS, RANKS, Recipe, initial_weights, random_starts, train, tune_states
+from rwkvlab.bundled.micro_recipe import DIMS, RANKS, Recipe, initial_weights, random_starts, train, tune_states
 from rwkvlab.bundled.shelf import bundled
 from rwkvlab.model import rwkv7
 from rwkvlab.model.tokenizer import load_tokenizer
-from rwkvlab.model.tune import tune
+from rwkvlab.model.tuning import tune
 from rwkvlab.tasks.builtin import LETTERS, MICRO_FUNCTIONS, micro_tasks
 
 FOLDER = Path(str(files("rwkvlab.bundled"))) / "micro"

@@ -10,7 +10,7 @@ import torch
 from rwkvlab.errors import ArgError, DivergedError, MismatchError, TuneError
 from rwkvlab.model.engine import Model
 from rwkvlab.model.random_weights import random_weights
-from rwkvlab.model.tune import tune
+from rwkvlab.model.tuning import tune
 from rwkvlab.model.weights import Checkpoint
 from rwkvlab.shapes import Dims
 from rwkvlab.states.state import State

@@ -1,0 +1,62 @@
+"""tune: the initial state is trained on examples, by Adam, while the model stays as it is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from rwkvlab.model.tuning.session import Options, Session
+from rwkvlab.model.tuning.step import TuneStep
+from rwkvlab.states.state import State
+from rwkvlab.tasks.templates import Template
+
+if TYPE_CHECKING:
+    from rwkvlab.model.engine import Model
+
+
+def tune(
+    model: Model,
+    examples: Iterable[Any],
+    *,
+    steps: int = 200,
+    lr: float = 0.04,
+    batch: int | None = None,
+    seed: int = 0,
+    shifts: bool = False,
+    template: str | Template = "",
+    init: State | None = None,
+    held_out: Iterable[Any] | float | None = None,
+    check: int | None = None,
+    patience: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
+    on_step: Callable[[TuneStep], object] | None = None,
+    cancel: threading.Event | None = None,
+) -> State:
+    """Train the initial state of a frozen model until it answers as the examples do.
+
+    examples: (prompt, answer) pairs as the model reads and writes them (`Task.examples()` formats them by a chat
+    template), texts, or mappings as JSONL holds them (`lab.read_examples`): {"prompt", "answer"}, {"text"}, or
+    {"messages"} of user and assistant, written in `template`, whose name the card keeps. The loss is the cross-entropy
+    of the answers (of a text: of all but its first token) and of the end of text (id 0) after them. Adam, the rate
+    falling from lr to 0 along a cosine; batch is the number of examples a step (None: 16, or all if there are fewer),
+    drawn without replacement by `seed`. init is where to start (None: zeros); the token shifts are trained too where
+    `shifts`.
+
+    held_out: examples that are not trained on, or the share of `examples` to set apart by `seed`. Their loss is
+    measured before the first step, after every `check` steps (None: a twentieth of all) and after the last one; the
+    state with the lowest is returned, and after `patience` measurements without a lower one the run ends.
+
+    checkpoint: a file that a run keeps after every `every` steps (None: after half a minute) and at its end: killed at
+    any moment, the same call goes on from there, on a CPU to the same bits. Raises ResumeError, which lists what
+    differs, where the file is of another run, and where it is none.
+
+    Ctrl-C, or `cancel` set by another thread, ends it after the step in hand: the best state so far (without held_out,
+    the last) is returned, and its card's recipe tells. Raises TuneError for examples that cannot be used, ArgError for
+    a setting out of its range, MismatchError for an init that does not fit, DivergedError where the loss or a gradient
+    is not finite, with that state as its `state`.
+    """
+    options = Options(steps, lr, batch, seed, shifts, template, check, patience, checkpoint, every)
+    return Session(model, examples, init, held_out, options).go(on_step, cancel)
