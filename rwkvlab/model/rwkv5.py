@@ -20,6 +20,7 @@ from rwkvlab.model.parts import (
     frame_shapes,
     head_norm,
     last,
+    layerwise,
     linear,
     norm,
     pair,
@@ -96,12 +97,16 @@ def run(p: Weights, tokens: Tensor, flow: Flow, way: Way = Way()) -> Tensor:  # 
     """
     x = norm(F.embedding(tokens, p.emb), p.ln0)
     for i, layer in enumerate(p.layers):
-        x = x + _time_mix(p.dims, i, layer, norm(x, layer.ln1), flow, way)
-        z = norm(x, layer.ln2)
-        z_k, z_r = torch.lerp(shifted(z, flow.ffn[i]), z, layer.ffn_mix).unbind(0)
-        flow.ffn[i] = last(z)
-        x = x + channel_mix(z_k, z_r, layer.ffn_key, layer.ffn_value, layer.ffn_receptance)
+        (x,) = layerwise(_block, i, flow, way, p.dims, layer, x)
     return norm(x, p.ln_out)
+
+
+def _block(i: int, flow: Flow, way: Way, dims: Dims, p: Layer, x: Tensor) -> tuple[Tensor]:
+    x = x + _time_mix(dims, i, p, norm(x, p.ln1), flow, way)
+    z = norm(x, p.ln2)
+    z_k, z_r = torch.lerp(shifted(z, flow.ffn[i]), z, p.ffn_mix).unbind(0)
+    flow.ffn[i] = last(z)
+    return (x + channel_mix(z_k, z_r, p.ffn_key, p.ffn_value, p.ffn_receptance),)
 
 
 def _time_mix(dims: Dims, i: int, p: Layer, z: Tensor, flow: Flow, way: Way) -> Tensor:

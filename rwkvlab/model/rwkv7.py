@@ -21,6 +21,7 @@ from rwkvlab.model.parts import (
     frame_shapes,
     head_norm,
     last,
+    layerwise,
     linear,
     matvec,
     norm,
@@ -112,13 +113,19 @@ def run(p: Weights, tokens: Tensor, flow: Flow, way: Way = Way()) -> Tensor:  # 
     x = norm(F.embedding(tokens, p.emb), p.ln0)
     v_first: Tensor | None = None
     for i, layer in enumerate(p.layers):
-        out, v_first = _time_mix(p.dims, i, layer, norm(x, layer.ln1), v_first, flow, way)
-        x = x + out
-        z = norm(x, layer.ln2)
-        mixed = torch.lerp(z, shifted(z, flow.ffn[i]), layer.ffn_mix)
-        flow.ffn[i] = last(z)
-        x = x + linear(torch.relu(linear(mixed, layer.ffn_key)).square(), layer.ffn_value)
+        x, v_first = layerwise(_block, i, flow, way, p.dims, layer, x, v_first)
     return norm(x, p.ln_out)
+
+
+def _block(
+    i: int, flow: Flow, way: Way, dims: Dims, p: Layer, x: Tensor, v_first: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    out, v_first = _time_mix(dims, i, p, norm(x, p.ln1), v_first, flow, way)
+    x = x + out
+    z = norm(x, p.ln2)
+    mixed = torch.lerp(z, shifted(z, flow.ffn[i]), p.ffn_mix)
+    flow.ffn[i] = last(z)
+    return x + linear(torch.relu(linear(mixed, p.ffn_key)).square(), p.ffn_value), v_first
 
 
 def _time_mix(
