@@ -82,9 +82,13 @@ class ResumeError(TuneError):
 
 
 class DivergedError(TuneError):
-    """The loss or a gradient is no longer finite; `state` is the best State before that, or None."""
+    """The loss or a gradient is no longer finite; `state` is the best State before that, or None.
+
+    states: of `tune_many`, those of all runs before that, by name.
+    """
 
     state: object = None
+    states: object = None
 
 
 class SaveError(RwkvLabError, OSError):
