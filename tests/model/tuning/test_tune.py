@@ -8,25 +8,10 @@ import pytest
 import torch
 
 from rwkvlab.errors import ArgError, DivergedError, MismatchError, TuneError
-from rwkvlab.model.engine import Model
-from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.tuning import tune
-from rwkvlab.model.weights import Checkpoint
-from rwkvlab.shapes import Dims
 from rwkvlab.states.state import State
 
 EXAMPLES = [("a>", "bcd"), ("ba>", "x"), ("yes or no?", "yes"), ("q", "rst")]
-
-
-def make_model(arch="x070", seed=0):
-    dims = Dims(arch, L=2, H=2, C=16, K=8, V=8, ffn=32, vocab=257)
-    ranks = {"w": 4, "a": 4, "v": 4, "g": 4, "maa": 4, "decay": 4}
-    return Model(Checkpoint(dims, random_weights(dims, ranks, seed), "5a"[seed] * 64), "random")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
 
 
 @pytest.fixture
@@ -52,8 +37,8 @@ def loss_of(model, state, examples=EXAMPLES):
 
 
 @pytest.mark.parametrize("arch", ["x070", "x060", "x052"])
-def test_the_loss_is_that_of_the_answers_alone_and_it_falls(arch):
-    model, seen = make_model(arch), []
+def test_the_loss_is_that_of_the_answers_alone_and_it_falls(make, arch):
+    model, seen = make(arch), []
     state = tune(model, EXAMPLES, steps=30, lr=0.1, on_step=seen.append)
     assert [step.step for step in seen] == list(range(1, 31))
     assert seen[0].loss == pytest.approx(loss_of(model, None), rel=1e-5)
@@ -216,9 +201,9 @@ def test_settings_out_of_range_are_named(model, setting):
         tune(model, EXAMPLES, **setting)
 
 
-def test_an_init_of_another_model_is_refused(model):
+def test_an_init_of_another_model_is_refused(make, model):
     with pytest.raises(MismatchError):
-        tune(model, EXAMPLES, init=make_model(seed=1).zero())
+        tune(model, EXAMPLES, init=make(seed=1).zero())
 
 
 @pytest.mark.parametrize("examples", [None, 5, "ab"])

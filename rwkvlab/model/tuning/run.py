@@ -1,0 +1,141 @@
+"""A state in training: what is trained, how far it is, and the best of it so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rwkvlab.errors import DivergedError
+from rwkvlab.model.examples import Encoded
+from rwkvlab.model.tuning.loss import Objective, counted
+from rwkvlab.model.tuning.ranks import Ranks
+from rwkvlab.states.card import StateCard
+from rwkvlab.states.state import State
+
+NAMES = ("wkv", "att_shift", "ffn_shift")
+# what Adam keeps of each tensor that is trained
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Run:
+    """A state that is trained by Adam, step by step, on the shares of `ranks`.
+
+    done: steps; measured: after how many of them the held-out loss was last measured (-1: never); lowest: the lowest,
+    found after `at` steps, `worse`: measurements since.
+    """
+
+    def __init__(
+        self, objective: Objective, start: State, shifts: bool, lr: float, apart: Sequence[Encoded], size: int
+    ) -> None:
+        self.objective, self.apart, self.size = objective, apart, size
+        self.model = objective.model
+        self.ranks = Ranks(self.model.device)
+        self.params = [getattr(start, name).detach().to(self.model.device, copy=True) for name in NAMES]
+        self.trained = [param.requires_grad_() for param in self.params[: 3 if shifts else 1]]
+        self.optimizer = torch.optim.Adam(self.trained, lr=lr)
+        self.done = self.at = self.worse = self.read = self.first = 0
+        self.measured = -1
+        self.started = time.perf_counter()
+        self.lowest = math.inf
+        self.kept = self.params
+
+    def step(self, rows: Sequence[Encoded], rate: float, steps: int) -> float:
+        """One step at a rate; returns the loss of its batch."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.zero_grad()
+        count, mine = counted(rows), self.ranks.share(rows)
+        loss = torch.zeros((), device=self.model.device)
+        if mine:
+            with torch.enable_grad():
+                loss = self.objective.total(self.params, mine) / count
+                loss.backward()
+        else:
+            for param in self.trained:
+                param.grad = torch.zeros_like(param)
+        loss, grads = loss.detach(), [param.grad for param in self.trained if param.grad is not None]
+        self.ranks.add([loss, *grads])
+        value = float(loss)
+        if not all(math.isfinite(x) for x in (value, *(float(grad.sum()) for grad in grads))):
+            error = DivergedError(
+                f"tune: the loss ({value:.4g}) or its gradient is not finite at step {self.done + 1} of {steps}, "
+                f"lr {rate:.3g}; start again with a smaller lr (the state before it is the error's .state)"
+            )
+            error.state = self.state("", f"tuned: {self.done} of {steps} steps, before the loss was not finite")
+            raise error
+        self.optimizer.step()
+        self.done += 1
+        self.read += sum(len(row.ids) - 1 for row in rows)
+        return value
+
+    def pace(self, steps: int) -> tuple[float, float]:
+        """Tokens a second since the run was started or taken up again, and the seconds that are left."""
+        took = time.perf_counter() - self.started
+        return self.read / took, took / (self.done - self.first) * (steps - self.done)
+
+    def measure(self, stop: Callable[[], bool]) -> float | None:
+        """The loss of the held-out examples, if there are any; the state is kept where it is the lowest so far.
+
+        None, and as if it had not been begun, where `stop` tells to between two batches.
+        """
+        if not self.apart:
+            return None
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for at in range(0, len(self.apart), self.size):
+                if at and stop():
+                    return None
+                rows = self.apart[at : at + self.size]
+                mine = self.ranks.share(rows)
+                total += float(self.objective.total(self.params, mine)) if mine else 0.0
+                count += counted(rows)
+        loss = self.ranks.sum(total) / count
+        self.worse, self.measured = self.worse + 1, self.done
+        if loss < self.lowest:
+            self.lowest, self.at, self.worse = loss, self.done, 0
+            self.kept = [param.detach().clone() for param in self.params]
+        return loss
+
+    def tired(self, patience: int | None) -> bool:
+        """Whether that many measurements in a row have found nothing lower."""
+        return patience is not None and self.worse >= patience
+
+    def norm(self) -> float:
+        """That of all that is trained."""
+        return math.hypot(*(float(param.detach().norm()) for param in self.trained))
+
+    def state(self, template: str, recipe: str) -> State:
+        """The best state so far; without held-out examples, the last."""
+        card = StateCard(arch=self.model.dims.arch, base=self.model.card.fingerprint, template=template, recipe=recipe)
+        wkv, att_shift, ffn_shift = (param.detach().cpu() for param in self.kept)
+        return State(wkv, att_shift=att_shift, ffn_shift=ffn_shift, card=card)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a run needs to go on from here, by name; always the same names and shapes."""
+        found = {}
+        for name, param, kept in zip(NAMES, self.trained, self.kept, strict=False):
+            known = self.optimizer.state.get(param, {})
+            found[f"{name}.now"] = param.detach()
+            found |= {f"{name}.{key}": known.get(key, torch.zeros_like(param)) for key in MOMENTS}
+            if self.apart:
+                found[f"{name}.best"] = kept.detach()
+        numbers = [self.done, self.measured, self.at, self.worse, self.lowest]
+        return found | {"progress": torch.tensor(numbers, dtype=torch.float64)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave, of a run with the same settings."""
+        *whole, self.lowest = tensors["progress"].tolist()
+        self.done, self.measured, self.at, self.worse = map(int, whole)
+        self.first = self.done
+        kept = list(self.params)
+        for number, (name, param) in enumerate(zip(NAMES, self.trained, strict=False)):
+            param.detach().copy_(tensors[f"{name}.now"])
+            if self.done:
+                moments = {key: tensors[f"{name}.{key}"].to(param.device, copy=True) for key in MOMENTS}
+                self.optimizer.state[param] = {"step": torch.tensor(float(self.done)), **moments}
+            if self.apart and math.isfinite(self.lowest):
+                kept[number] = tensors[f"{name}.best"].to(param.device, copy=True)
+        self.kept = kept if self.apart and math.isfinite(self.lowest) else self.params

@@ -1,0 +1,182 @@
+"""A run of tuning from its door to its state: settings checked, examples encoded, steps, reports and checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rwkvlab.errors import ArgError
+from rwkvlab.model.examples import batches, parted
+from rwkvlab.model.interrupt import held_interrupt, stop_reason
+from rwkvlab.model.tuning.loss import Objective
+from rwkvlab.model.tuning.norms import NormGuard
+from rwkvlab.model.tuning.run import Run
+from rwkvlab.model.tuning.saving import Saving, identity, place
+from rwkvlab.model.tuning.step import TuneStep
+from rwkvlab.shapes import check_range
+from rwkvlab.states.fits import check_fits
+from rwkvlab.states.state import State
+from rwkvlab.tasks.templates import Template
+
+if TYPE_CHECKING:
+    from rwkvlab.model.engine import Model
+
+# How often the held-out loss is measured in a run where `check` does not say.
+CHECKS = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings of `tune`, which describes them."""
+
+    steps: int
+    lr: float
+    batch: int | None
+    seed: int
+    shifts: bool
+    template: str | Template
+    check: int | None
+    patience: int | None
+    checkpoint: str | os.PathLike[str] | None
+    every: int | None
+
+    @property
+    def form(self) -> str:
+        """The name of the template."""
+        return self.template.name if isinstance(self.template, Template) else self.template
+
+
+class Session:
+    """One call of `tune`: all that can be wrong with it is said when it is made; `go` trains and returns the state."""
+
+    def __init__(
+        self, model: Model, examples: Iterable[Any], init: State | None, held_out: Any, options: Options
+    ) -> None:
+        self.model, self.options, self.init = model, options, init
+        self.rows, self.apart = parted(model, examples, held_out, options.template, options.seed)
+        check_range("steps", options.steps, 1, 10**7, whole=True)
+        check_range("lr", options.lr, 1e-9, 1e3)
+        check_range("seed", options.seed, 0, 2**63 - 1, whole=True)
+        self.size = min(16, len(self.rows)) if options.batch is None else options.batch
+        check_range("batch", self.size, 1, len(self.rows), whole=True)
+        self.check = _checking(options, bool(self.apart))
+        start = model.zero() if init is None else init
+        check_fits(start, model)
+        self.run = Run(Objective(model), start, options.shifts, options.lr, self.apart, self.size)
+        self.ranks = self.run.ranks
+        self.saving = self._saving()
+        self.guard: NormGuard | None = None
+        self.warned = False
+
+    def go(self, on_step: Callable[[TuneStep], object] | None = None, cancel: threading.Event | None = None) -> State:
+        """Train; returns the best state. What `tune` says of Ctrl-C, `cancel` and errors holds."""
+        options, run = self.options, self.run
+        with held_interrupt() as interrupted:
+
+            def stop() -> bool:
+                return self.ranks.any(bool(stop_reason(cancel, interrupted)))
+
+            self._resume()
+            self.guard = NormGuard(self.model, self.rows)
+            if self._due() and run.measured != run.done:
+                run.measure(stop)
+            queue = batches(self.rows, self.size, options.seed, run.done)
+            self.ranks.lead(self._save)
+            while run.done < options.steps and not stop() and not run.tired(options.patience):
+                rate = options.lr * 0.5 * (1 + math.cos(math.pi * run.done / options.steps))
+                loss = run.step(next(queue), rate, options.steps)
+                measured = run.measure(stop) if self._due() else None
+                step = self._report(loss, rate, measured)
+                self.ranks.lead(lambda step=step: self._tell(step, on_step))  # type: ignore[misc]
+            self.ranks.lead(self._save)
+        return run.state(options.form, self._recipe())
+
+    def _due(self) -> bool:
+        """Whether the held-out loss is measured at this step."""
+        return self.run.done % self.check == 0 or self.run.done == self.options.steps
+
+    def _report(self, loss: float, rate: float, measured: float | None) -> TuneStep:
+        run, steps = self.run, self.options.steps
+        assert self.guard is not None
+        tokens, left = run.pace(steps)
+        best = run.lowest if run.apart else None
+        multiple = self.guard.multiple(run.params[0])
+        return TuneStep(run.done, steps, loss, run.norm(), rate, measured, best, tokens, left, multiple)
+
+    def _tell(self, step: TuneStep, on_step: Callable[[TuneStep], object] | None) -> None:
+        """What the first process does after a step: keep it, warn, report."""
+        if self.saving is not None and self.saving.due(step.step):
+            self._save()
+        assert self.guard is not None
+        if not self.warned and (found := self.guard.finding(self.run.params[0])):
+            self.warned = True
+            text = f"tune: {found} at step {step.step}; if answers suffer take a smaller lr, or fewer steps"
+            warnings.warn(text, stacklevel=6)
+        if on_step is not None:
+            on_step(step)
+
+    def _saving(self) -> Saving | None:
+        """The checkpoint file, where one is wanted; all processes are made sure to be given the same."""
+        options = self.options
+        if options.every is not None:
+            check_range("every", options.every, 1, 10**7, whole=True)
+            if options.checkpoint is None:
+                raise ArgError("every: needs checkpoint: the file that is kept")
+        what = identity(
+            self.model, self.rows, self.apart, {"init": self.init},
+            steps=options.steps, lr=float(options.lr), batch=self.size, seed=options.seed, shifts=bool(options.shifts),
+            template=options.form, check=self.check, patience=options.patience,
+        )  # fmt: skip
+        self.ranks.check_same(hashlib.sha256(json.dumps(what).encode()).hexdigest())
+        if options.checkpoint is None:
+            return None
+        what |= {"weights": self.model.digests[0]}
+        return Saving(options.checkpoint, what, place(self.model, self.ranks.world, False), options.every)
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if self.saving is None:
+            return
+        wanted, found = self.run.tensors(), {}
+
+        def load() -> None:
+            assert self.saving is not None
+            found.update(self.saving.load(wanted, self.options.steps) or {})
+
+        self.ranks.lead(load)
+        if self.ranks.any(bool(found)):
+            tensors = found or wanted
+            self.ranks.spread(list(tensors.values()))
+            self.run.restore(tensors)
+
+    def _save(self) -> None:
+        if self.saving is not None:
+            self.saving.write(self.run.tensors())
+
+    def _recipe(self) -> str:
+        """How the state came about, for its card."""
+        options, run, init = self.options, self.run, self.init
+        origin = "" if init is None else f", from {init.card.name or init.card.recipe or 'a state'}"
+        count = f"{options.steps} steps" if run.done == options.steps else f"{run.done} of {options.steps} steps"
+        ending = f", {len(self.apart)} held out: loss {run.lowest:.4g} after {run.at} steps" if self.apart else ""
+        settings = f"lr {options.lr:g}, batch {self.size}, {len(self.rows)} examples, seed {options.seed}"
+        assert self.guard is not None
+        far = self.guard.finding(run.kept[0])
+        return f"tuned: {count}, {settings}{origin}{ending}" + (f", {far}" if far else "")
+
+
+def _checking(options: Options, apart: bool) -> int:
+    """After how many steps the held-out loss is measured each time."""
+    for name, value in (("check", options.check), ("patience", options.patience)):
+        if value is not None:
+            check_range(name, value, 1, 10**7, whole=True)
+            if not apart:
+                raise ArgError(f"{name}: needs held_out: examples that are not trained on")
+    return max(1, options.steps // CHECKS) if options.check is None else options.check
