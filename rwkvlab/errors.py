@@ -91,6 +91,10 @@ class DivergedError(TuneError):
     states: object = None
 
 
+class UnfinishedError(TuneError, TimeoutError):
+    """A run of tuning in a thread goes on for longer than it was waited for."""
+
+
 class SaveError(RwkvLabError, OSError):
     """A file could not be written; what was there before is untouched."""
 
