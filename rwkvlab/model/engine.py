@@ -29,7 +29,6 @@ from rwkvlab.states.state import State
 
 SEGMENT = 1024  # tokens read at once where no gradient is wanted: keeps memory flat on long texts
 BACKENDS = ("auto", "naive", "chunked", "triton")
-Wanted = str | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -142,6 +141,7 @@ class Model:
             raise PromptError(f"prompt: need one row of ids, got {len(rows)}")
         return rows[0].tolist()
 
+    begin = begin
     generate = generate
     generate_batch = generate_batch
     chat = chat
@@ -149,32 +149,32 @@ class Model:
     score = score
     trace = trace
 
-    def begin(self, states: Sequence[State | None]) -> Flow:
-        """Stack copies of the initial states of B rows on the model's device; None is zeros."""
-        return begin(self, states)
-
-    def run(self, tokens: Tensor, flow: Flow, logits: Wanted = "last", way: Way | None = None) -> Tensor | None:
-        """Read tokens [B,T] from `flow` and move it on; returns fp32 logits [B,vocab] ("last"), [B,T,vocab] ("all"), or
-        those [N,vocab] of the N tokens of a mask [B,T] alone.
+    def run(self, tokens: Tensor, flow: Flow, logits: str | None = "last", way: Way | None = None) -> Tensor | None:
+        """Read tokens [B,T] from `flow` and move it on; returns fp32 logits [B,vocab] ("last") or [B,T,vocab] ("all").
 
         Without autograd the tensors of `flow` may be written in place: it belongs to the caller and to no State.
         """
         tokens, way = tokens.to(self.device), way or Way(backend=self._backend)
-        if isinstance(logits, Tensor):
-            return linear(self._pass(tokens, flow, way)[logits.to(self.device)], self._weights.head).float()
         if tokens.shape[1] == 0:
             return None if logits is None else torch.zeros(len(tokens), 0, self.dims.vocab, device=self.device)
         if self._engine is not None and way.plain and not torch.is_grad_enabled():
             return self._engine.run(self._weights, tokens, flow, logits)
         every = way.chunk_states or 1  # chunk states are counted from the start of a segment
-        step = tokens.shape[1] if torch.is_grad_enabled() else max(1, SEGMENT // every) * every
-        parts = []
+        parts, step = [], tokens.shape[1] if torch.is_grad_enabled() else max(1, SEGMENT // every) * every
         for part in tokens.split(step, dim=1):
             x = self._pass(part, flow, way)
-            parts += [linear(x, self._weights.head).float()] if logits == "all" else []
+            parts += [self.head(x)] if logits == "all" else []
         if logits == "last":
-            return linear(x[:, -1], self._weights.head).float()
+            return self.head(x[:, -1])
         return torch.cat(parts, dim=1) if parts else None
+
+    def hidden(self, tokens: Tensor, flow: Flow, at: Tensor, way: Way | None = None) -> Tensor:
+        """Read tokens [B,T] as `run` does; returns [N,C] for the N tokens of a mask [B,T], for `head`."""
+        return self._pass(tokens.to(self.device), flow, way or Way(backend=self._backend))[at.to(self.device)]
+
+    def head(self, x: Tensor) -> Tensor:
+        """Return the fp32 logits [...,vocab] of x [...,C]."""
+        return linear(x, self._weights.head).float()
 
     def _pass(self, tokens: Tensor, flow: Flow, way: Way) -> Tensor:
         if self._step is not None and way.plain and not torch.is_grad_enabled() and tokens.shape == (1, 1):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rwkvlab.model.examples import Encoded
 from rwkvlab.model.parts import Way
@@ -16,6 +17,9 @@ from rwkvlab.states.state import State
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
+
+# Logits that are held at once.
+PIECE = 2**24
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,49 @@ class Objective:
         tokens, wanted = padded(rows)
         state = State(params[0], like=self.model, att_shift=params[1], ffn_shift=params[2])
         at = wanted[:, 1:]
-        logits = self._logits(tokens, state, at)
-        answers = tokens[:, 1:][at].to(logits.device)
+        x = self._read(tokens, state, at)
+        answers = tokens[:, 1:][at].to(x.device)
         if self.teacher is None:
-            return F.cross_entropy(logits, answers, reduction="sum")
+            return piecewise(self.model, self._answers, x, answers)
         with torch.no_grad():
-            told = self._logits(tokens, self.teacher, at).log_softmax(-1)
-        apart = F.kl_div(logits.log_softmax(-1), told, reduction="sum", log_target=True)
+            told = self._read(tokens, self.teacher, at)
+        return piecewise(self.model, self._taught, x, answers, told)
+
+    def _read(self, tokens: Tensor, state: State, at: Tensor) -> Tensor:
+        """What the head makes logits of, [N,C], for the N tokens of the mask `at`, each row read from one state."""
+        return self.model.hidden(tokens[:, :-1], self.model.begin([state] * len(tokens)), at, self.way)
+
+    @staticmethod
+    def _answers(logits: Tensor, answers: Tensor) -> Tensor:
+        return F.cross_entropy(logits, answers, reduction="sum")
+
+    def _taught(self, logits: Tensor, answers: Tensor, told: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.model.head(told).log_softmax(-1)
+        apart = F.kl_div(logits.log_softmax(-1), wanted, reduction="sum", log_target=True)
         if self.weight == 1:
             return apart
         return self.weight * apart + (1 - self.weight) * F.cross_entropy(logits, answers, reduction="sum")
 
-    def _logits(self, tokens: Tensor, state: State, at: Tensor) -> Tensor:
-        """The logits [N,vocab] of the N tokens of the mask `at`, each row read from one state."""
-        logits = self.model.run(tokens[:, :-1], self.model.begin([state] * len(tokens)), at, self.way)
-        assert logits is not None
-        return logits
+
+def piecewise(model: Model, loss: Callable[..., Tensor], x: Tensor, *along: Tensor) -> Tensor:
+    """Return `loss(logits, *along)`, a sum over tokens (or one number a token), of the logits of x [N,C].
+
+    Where the logits of all N tokens would be many they are made in pieces, and once more on the way back, so that only
+    those of one piece are ever held: with a vocabulary of 65,536 a thousand tokens would take 0.8 GB.
+    """
+
+    def of(x: Tensor, *along: Tensor) -> Tensor:
+        return loss(model.head(x), *along)
+
+    count = max(1, PIECE // model.dims.vocab)
+    if len(x) <= count:
+        return of(x, *along)
+    parts = [
+        checkpoint(of, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(x.split(count), *(y.split(count) for y in along), strict=True)
+    ]
+    return torch.cat(parts) if parts[0].dim() else torch.stack(parts).sum()
 
 
 def padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from rwkvlab.errors import ArgError, DivergedError, show
 from rwkvlab.model.examples import Encoded, batches, encode_examples
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
 from rwkvlab.model.parts import Flow
-from rwkvlab.model.tuning.loss import padded
+from rwkvlab.model.tuning.loss import padded, piecewise
 from rwkvlab.shapes import check_range
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.state import State
@@ -128,14 +128,17 @@ def _backward(model: Model, wkv: Tensor, parts: Sequence[Sequence[Encoded]]) -> 
         tokens, wanted = padded([row for row, _ in piece])
         at, owner = wanted[:, 1:], torch.tensor([i for _, i in piece])
         with torch.enable_grad():
-            logits = model.run(tokens[:, :-1], _flow(model, wkv[owner.to(wkv.device)]), at)
-            assert logits is not None
-            each = F.cross_entropy(logits, tokens[:, 1:][at].to(logits.device), reduction="none")
+            x = model.hidden(tokens[:, :-1], _flow(model, wkv[owner.to(wkv.device)]), at)
+            each = piecewise(model, _each, x, tokens[:, 1:][at].to(x.device))
             of = owner[:, None].expand_as(at)[at].to(wkv.device)  # the run that each counted token is of
             mean = torch.zeros_like(losses).index_add(0, of, each) / counts
             mean.sum().backward()
         losses += mean.detach()
     return losses
+
+
+def _each(logits: Tensor, answers: Tensor) -> Tensor:
+    return F.cross_entropy(logits, answers, reduction="none")
 
 
 def _flow(model: Model, starts: Tensor) -> Flow:

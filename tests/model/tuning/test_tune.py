@@ -216,7 +216,7 @@ def test_only_the_logits_of_counted_tokens_are_formed(model, start):
     tokens = torch.tensor([[5, 6, 7, 8, 9], [1, 2, 3, 4, 0]])
     at = torch.tensor([[0, 0, 1, 0, 1], [1, 0, 0, 0, 0]], dtype=torch.bool)
     with torch.no_grad():
-        some = model.run(tokens, model.begin([start, None]), at)
+        some = model.head(model.hidden(tokens, model.begin([start, None]), at))
         every = model.run(tokens, model.begin([start, None]), "all")
     assert some.shape == (3, 257)
     torch.testing.assert_close(some, every[at])
