@@ -39,9 +39,9 @@ def ids(text: str) -> list[int]:
     return [byte + 1 for byte in text.encode("ascii")]
 
 
-def document(rng: random.Random, pairs: int) -> tuple[list[int], list[float]]:
+def document(rng: random.Random, pairs: int, *, held_out: bool = False) -> tuple[list[int], list[float]]:
     """Return the ids of a document of `pairs` pairs of one task, tagged half of the time, and the weight of each id."""
-    queries = [micro_query(rng, held_out=False) for _ in range(pairs)]
+    queries = [micro_query(rng, held_out=held_out) for _ in range(pairs)]
     tagged, index = rng.random() < TAGGED, rng.randrange(len(TAGS))
     if not tagged and rng.random() < LEAN:
         index = LETTERS.index(queries[0][0]) % len(TAGS)
