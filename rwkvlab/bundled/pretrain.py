@@ -69,7 +69,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--tokens", type=int, default=Recipe.tokens, help="tokens of a step, padding counted (%(default)s)")
     add("--lr", type=float, default=Recipe.lr, help="the highest learning rate (%(default)s)")
     add("--seed", type=int, default=Recipe.seed, help="of the weights, the documents and the noise (%(default)s)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu (%(default)s)")
+    add("--device", choices=["cuda", "cpu"], help="where to train (cuda, if there is one)")
     add("--dtype", choices=["bf16", "fp32"], help="of the passes (bf16, on a CPU fp32)")
     add("--compile", action=switch, default=False, help="pass through torch.compile, which takes minutes to begin")
     add("--graphs", action=switch, default=True, help="record each kind's pass as a CUDA graph")
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         vocab, path = args.out / "vocab.txt", args.out / f"{NAMES[args.arch]}.pth"
         vocab.write_bytes((args.data / "vocab.txt").read_bytes())
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        device, dims = torch.device(args.device), DIMS[args.arch]
+        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dims = DIMS[args.arch]
         half = args.dtype == "bf16" or (args.dtype is None and device.type == "cuda")
         weights = initial_weights(dims, RANKS[args.arch], recipe.seed)
         trainer = Trainer(
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.go()
     finally:
         feed.close()
-    shares = look(path, vocab, args.device)
+    shares = look(path, vocab, device.type)
     run.write_log(**{f"right, of {LOOKED} held-out questions": shares})
     for name, tasks in shares.items():
         print(f"{name}: " + ", ".join(f"{task} {share:.2f}" for task, share in tasks.items()), flush=True)
