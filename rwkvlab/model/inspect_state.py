@@ -112,9 +112,9 @@ def _with_base(path: Path, report: FileReport, values: bool) -> FileReport:
 
 def _with_values(file: TensorFile, layout: Layout, report: FileReport) -> FileReport:
     if layout.keys == ("wkv",):
-        wkv, shifts = file.read("wkv"), [file.read(key) for key in SHIFTS]
-        digest = tensor_digest({"wkv": wkv, **dict(zip(SHIFTS, shifts, strict=True))})
-        if digest != file.metadata.get("sha256"):
+        tensors = {key: file.read(key) for key in file}
+        wkv, shifts = tensors["wkv"], [tensor for key, tensor in tensors.items() if key in SHIFTS]
+        if tensor_digest(tensors) != file.metadata.get("sha256"):
             report = report.replace(problem="its bytes are damaged (sha256 differs); download or copy the file again")
         found = values_of_layers(wkv)
     else:

@@ -105,7 +105,7 @@ def save_state(
     .pth is the layout of trainers (`blocks.{i}.att.time_state` [H,V,K]), .state or .st Ai00's (fp16, [H,K,V]),
     .safetensors rwkvlab's own, with token-shifts, card and a sha256. dtype ("fp32", "bf16", "fp16" or torch's) is fp32
     if None, and always fp16 in .state. The first two hold neither card nor token-shifts: non-zero shifts are refused
-    unless drop_shifts. Warns where values become zero in fp16.
+    unless drop_shifts, with which .safetensors holds none either. Warns where values become zero in fp16.
 
     Where path is a folder, the state is put there, as .safetensors, under a name made from what is known of it;
     `naming.name_for` makes the full names that Ai00's documentation asks for. A file that is there is replaced unless
@@ -129,7 +129,7 @@ def save_state(
     if suffix == ".safetensors":
         tensors = {
             key: _cast(name, key, getattr(state, key), wanted if key == "wkv" else torch.float32, lost)
-            for key in ("wkv", *SHIFTS)
+            for key in ("wkv", *(() if drop_shifts else SHIFTS))
         }
         metadata = {"format": OURS, "version": VERSION, "order": "L,H,V,K", "sha256": tensor_digest(tensors)}
         _tell(name, lost, wanted)

@@ -130,8 +130,9 @@ def _ours(file: TensorFile, orientation: str | None) -> Layout:
     version = file.metadata.get("version", "")
     if version != VERSION:
         raise FormatError(f"{file.name}: version: got {show(version)}, need {VERSION!r}; update rwkvlab to read it")
-    if sorted(file.keys()) != ["att_shift", "ffn_shift", "wkv"]:
-        raise SchemaError(f"{file.name}: need wkv, att_shift and ffn_shift, got {_some(file.keys())}; save it again")
+    if sorted(file.keys()) not in (["att_shift", "ffn_shift", "wkv"], ["wkv"]):
+        need = "need wkv, att_shift and ffn_shift, or wkv alone"
+        raise SchemaError(f"{file.name}: {need}, got {_some(list(file))}; save it again")
     return _turned(Layout("rwkvlab state", ("wkv",), "VK"), orientation)
 
 

@@ -89,7 +89,7 @@ def _own_shape(file: TensorFile, layout: Layout) -> tuple[int, ...]:
     layers, heads, *size = shape
     rows, columns = reversed(size) if layout.order == "KV" else size
     width = heads * columns
-    for key in SHIFTS:
+    for key in set(SHIFTS) & set(file):
         if (got := file.info(key)[1]) != (layers, width):
             want = f"[L={layers}, C={width}]"
             raise MismatchError(f"{file.name}: {key}: expected {want}, got {list(got)}; save the state again")
@@ -98,13 +98,13 @@ def _own_shape(file: TensorFile, layout: Layout) -> tuple[int, ...]:
 
 def _read_own(file: TensorFile, layout: Layout) -> State:
     _own_shape(file, layout)
-    tensors = {key: file.read(key) for key in ("wkv", *SHIFTS)}
+    tensors = {key: file.read(key) for key in file}
     if tensor_digest(tensors) != file.metadata.get("sha256"):
         raise FormatError(f"{file.name}: its bytes are damaged (sha256 differs); download or copy the file again")
     parts = {key: finite(file.name, key, tensor) for key, tensor in tensors.items()}
     wkv = parts["wkv"].transpose(-1, -2) if layout.order == "KV" else parts["wkv"]
     card = noted(_own_card(file, layout), wkv)
-    return State(wkv, att_shift=parts["att_shift"], ffn_shift=parts["ffn_shift"], card=card)
+    return State(wkv, att_shift=parts.get("att_shift"), ffn_shift=parts.get("ffn_shift"), card=card)
 
 
 def _own_card(file: TensorFile, layout: Layout) -> StateCard:

@@ -17,6 +17,7 @@ from rwkvlab.errors import (
     SaveError,
     SchemaError,
 )
+from rwkvlab.model.inspect import inspect_file
 from rwkvlab.shapes import Dims
 from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.files import load_state, peek_state, save_state
@@ -119,6 +120,19 @@ def test_token_shifts_are_not_lost_in_silence(tmp_path, wkv):
             save_state(full(wkv), tmp_path / f"a{suffix}")
         back = load_state(save_state(full(wkv), tmp_path / f"a{suffix}", drop_shifts=True))
         assert not back.has_shifts
+
+
+def test_our_own_file_can_do_without_token_shifts(tmp_path, wkv):
+    sizes = []
+    for name, drop in (("whole", False), ("bare", True)):
+        path = save_state(full(wkv).named("mine"), tmp_path / f"{name}.safetensors", drop_shifts=drop)
+        back = load_state(path)
+        assert torch.equal(back.wkv, full(wkv).wkv) and back.card.name == "mine"
+        assert back.has_shifts != drop
+        assert inspect_file(path).shifts != drop and not inspect_file(path).problem
+        sizes.append(path.stat().st_size)
+    assert sorted(load_file(tmp_path / "bare.safetensors")) == ["wkv"]
+    assert sizes[0] - sizes[1] >= 2 * 4 * full(wkv).att_shift.numel()
 
 
 def test_values_that_fp16_cannot_hold_are_refused_or_reported(tmp_path, wkv):
