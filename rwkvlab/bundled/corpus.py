@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rwkvlab.bundled.rdata import read_database
-from rwkvlab.errors import FormatError
+from rwkvlab.errors import FormatError, PathError, show
 from rwkvlab.tensorfile import atomic_write
 
 SOURCES = ("tang", "song", "shakespeare", "austen")
@@ -129,8 +129,12 @@ def is_held_out(document: str) -> bool:
 
 
 def read_source(folder: Path, source: str, *, held_out: bool) -> list[str]:
-    """Return the documents of a source that `main` wrote to a folder."""
-    text = (folder / f"{source}{'.held' if held_out else ''}.txt").read_text("utf-8")
+    """Return the documents of a source that `main` wrote to a folder. Raises PathError."""
+    name = f"{source}{'.held' if held_out else ''}.txt"
+    try:
+        text = (folder / name).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise PathError(f"{name}: cannot be read ({show(error)}); make it by rwkvlab.bundled.corpus") from error
     return text.strip("\n").split(APART)
 
 

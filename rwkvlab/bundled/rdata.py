@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
-from rwkvlab.errors import FormatError
+from rwkvlab.errors import FormatError, show
 
 MAX_TEXT = 2**24  # characters of one string, items of one list: far above what a novel needs
 _NULL, _SYMBOL, _PAIRS, _CHARS, _LOGICAL, _INTS, _STRINGS, _LIST, _REFERENCE = 254, 1, 2, 9, 10, 13, 16, 19, 255
@@ -20,24 +21,33 @@ def read_database(index: bytes, data: bytes) -> dict[str, list[str]]:
     each object; an object is the length of its bytes (4 bytes, big endian) and a zlib stream. Raises FormatError for
     whatever is not strings: functions, environments, other compressions.
     """
-    found = _Reader(gzip.decompress(index)).document()
+    found = _Reader(_unpacked(gzip.decompress, index)).document()
     variables = found.get("variables") if isinstance(found, dict) else None
     if not isinstance(variables, dict):
         raise FormatError("R database: the index has no list of variables; give the .rdx file of a package's data")
     texts = {}
     for name, place in variables.items():
+        if not isinstance(place, list) or len(place) != 2 or not all(isinstance(x, int) for x in place):
+            raise FormatError(f"R database: {show(name)}: need an offset and a length, got {show(place)}")
         at, size = place
-        packed = data[at : at + size]
+        packed = data[max(at, 0) : max(at, 0) + max(size, 0)]
         if len(packed) != size or size < 5:
-            raise FormatError(f"R database: {name}: needs bytes {at} to {at + size}, the file has {len(data)}")
-        plain = zlib.decompress(packed[4:])
+            raise FormatError(f"R database: {show(name)}: lies at {at} with {size} bytes; the file has {len(data)}")
+        plain = _unpacked(zlib.decompress, packed[4:])
         if len(plain) != struct.unpack(">I", packed[:4])[0]:
-            raise FormatError(f"R database: {name}: {len(plain)} bytes, its head says otherwise")
+            raise FormatError(f"R database: {show(name)}: {len(plain)} bytes, its head says otherwise")
         lines = _Reader(plain).document()
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-            raise FormatError(f"R database: {name}: is no vector of strings")
+            raise FormatError(f"R database: {show(name)}: is no vector of strings")
         texts[name] = lines
     return texts
+
+
+def _unpacked(decompress: Callable[[bytes], bytes], data: bytes) -> bytes:
+    try:
+        return decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FormatError(f"R database: cannot be decompressed ({show(error)}); take the package anew") from error
 
 
 class _Reader:
@@ -75,7 +85,7 @@ class _Reader:
                 raise FormatError(f"R data: reference {index} of {len(self._symbols)}")
             return self._symbols[index - 1]
         if kind == _CHARS:
-            return self._take(self._size()).decode("utf-8")
+            return self._take(self._size()).decode("utf-8", "replace")
         if kind == _PAIRS:
             return self._pairs(flags)
         if kind not in (_LOGICAL, _INTS, _STRINGS, _LIST):
@@ -83,7 +93,9 @@ class _Reader:
         read = self._int if kind in (_LOGICAL, _INTS) else self._value
         items = [read() for _ in range(self._size())]
         attributes = self._value() if has_attributes else {}
-        names = attributes.get("names")
+        names = attributes.get("names") if isinstance(attributes, dict) else None
+        if names and (not isinstance(names, list) or len(names) != len(items)):
+            raise FormatError(f"R data: {len(items)} items, other names")
         return dict(zip(names, items, strict=True)) if names else items
 
     def _pairs(self, flags: int) -> dict[str, Any]:
