@@ -14,7 +14,7 @@ TEXTS = {
     "tang": ["国破山河在，城春草木深。"] * 30,
     "song": ["春花秋月何时了。\n往事知多少。"] * 30,
     "shakespeare": ["Hamlet:\nTo be, or not to be: that is the question."] * 30,
-    "austen": ["It was a handsome carriage; she didn't know whose.\n\nShe was handsome."] * 30,
+    "austen": ["It was a handsome carriage; she didn't know whose.\n\nShe was--handsome."] * 30,
 }
 
 
