@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Run:
         self.trainer, self._feed, self._held_out, self._path = trainer, feed, held_out, path
         self.recipe = trainer.recipe if seconds is None else replace(trainer.recipe, steps=UNPLANNED)
         self._seconds = seconds
-        self._begin = time.perf_counter() if begin is None else begin
+        self._begin = perf_counter() if begin is None else begin
         self._asked, self._paced = 0.0, 0.0
         self.log: dict[str, object] = {}
         self.losses: list[dict[str, float]] = []
@@ -63,7 +63,7 @@ class Run:
         written then."""
         self._measure(0)
         rows: list[Tensor] = []
-        good, step, since, tokens = self.trainer.copies(), 0, time.perf_counter(), self._tokens()
+        good, step, since, tokens = self.trainer.copies(), 0, perf_counter(), self._tokens()
         while step < self.recipe.steps:
             rows.append(self.trainer.step(self._feed.take(), rate(self.recipe, step)))
             step += 1
@@ -73,11 +73,11 @@ class Run:
                 numbers = torch.stack(rows).cpu()
                 if not bool(numbers.isfinite().all()):
                     self._stopped(step, numbers, good)
-                now = time.perf_counter()
+                now = perf_counter()
                 self._report(step, numbers, tokens * len(rows) / (now - since))
                 good, rows = self.trainer.copies(), []
                 self._due(step)
-                since = time.perf_counter()
+                since = perf_counter()
         self._write(self.trainer.weights())
 
     def _tokens(self) -> int:
@@ -90,7 +90,7 @@ class Run:
             self._measure(step)  # once more: the first time kernels are compiled
         if self.trainer.device.type == "cuda":
             torch.cuda.synchronize(self.trainer.device)
-        now = time.perf_counter()
+        now = perf_counter()
         if step == TIMED[0]:
             self._paced = now
             return
@@ -104,7 +104,7 @@ class Run:
         """Keep and print the means of some steps."""
         *losses, norm = (float(x) for x in numbers.mean(0))
         row = {"step": step, **{kind.name: round(x, 5) for kind, x in zip(KINDS, losses, strict=True)}}
-        row |= {"norm": round(norm, 4), "seconds": round(time.perf_counter() - self._begin, 1)}
+        row |= {"norm": round(norm, 4), "seconds": round(perf_counter() - self._begin, 1)}
         self.losses.append(row)
         said = ", ".join(f"{kind.name} {x:.4f}" for kind, x in zip(KINDS, losses, strict=True))
         print(
@@ -126,9 +126,9 @@ class Run:
         return int(step / every + 1e-9) > int(before / every + 1e-9)
 
     def _measure(self, step: int) -> None:
-        begin = time.perf_counter()
+        begin = perf_counter()
         losses = self.trainer.held_out(self._held_out)
-        self._asked = time.perf_counter() - begin
+        self._asked = perf_counter() - begin
         self.held.append({"step": step, **{kind: round(x, 5) for kind, x in losses.items()}})
         print("  held out: " + ", ".join(f"{kind} {x:.4f}" for kind, x in losses.items()), flush=True)
 
@@ -146,7 +146,7 @@ class Run:
 
     def write_log(self, **more: object) -> None:
         """Write log.json beside the weights: what is known so far, and `more`."""
-        took, trainer = time.perf_counter() - self._begin, self.trainer
+        took, trainer = perf_counter() - self._begin, self.trainer
         done = int(self.losses[-1]["step"]) if self.losses else 0
         on = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "cpu"
         kinds = {kind.name: [self.recipe.rows_of(kind.name), kind.length] for kind in KINDS}
