@@ -42,6 +42,7 @@ UNITS = {
     "share": "share (1: all of it)",
     "reverse_share": "reverse share (1: all of it)",
     "accuracy": "accuracy (share of answers right)",
+    "bits_per_byte": "bits per byte of the text",
     "logprob": "log-probability of the answer (nats)",
     "logodds": "log-odds (nats)",
     "kl": "KL (nats a token)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,23 @@ def transposed(state: State) -> State:
         name = show(state.card.name or "state")
         raise StateOpError(f"transposed({name}): need square heads, got V={values} K={keys}; use random_like instead")
     return state.replace(wkv=state.wkv.mT, card=_card(state, "transposed({})"))
+
+
+def shuffled(state: State, seed: int = 0) -> State:
+    """Return a state with every head at another's place, of any layer (a random cycle: Sattolo 1986; seeded).
+
+    So all heads are there, and none is where it was; the token-shifts stay. Raises ArgError for a seed that is not a
+    whole number >= 0, StateOpError for a state of one head.
+    """
+    check_range("seed", seed, 0, 2**63 - 1, whole=True)
+    heads = state.wkv.flatten(0, 1)  # [L*H,V,K]
+    if len(heads) == 1:
+        raise StateOpError(f"shuffled({show(state.card.name or 'state')}): has one head; use random_like instead")
+    rng, places = random.Random(seed), list(range(len(heads)))
+    for last in range(len(places) - 1, 0, -1):
+        other = rng.randrange(last)
+        places[last], places[other] = places[other], places[last]
+    return state.replace(wkv=heads[places].view_as(state.wkv), card=_card(state, f"shuffled({{}}, seed={seed})"))
 
 
 def _haar(heads: tuple[int, ...], size: int, generator: torch.Generator) -> Tensor:

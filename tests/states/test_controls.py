@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rwkvlab.errors import ArgError, NonFiniteError, StateOpError
-from rwkvlab.states.controls import random_like, transposed
+from rwkvlab.states.controls import random_like, shuffled, transposed
 from rwkvlab.states.state import State
 
 
@@ -82,3 +82,19 @@ def test_a_state_with_nan_has_no_random_twin(value):
     wkv[1, 0, 2, 3] = value
     with pytest.raises(NonFiniteError, match=r"random_like\('文言文'\): holds NaN"):
         random_like(State(wkv).named("文言文"))
+
+
+def test_shuffled_keeps_all_heads_and_leaves_none_at_its_place():
+    state = with_shifts()
+    for seed in range(20):
+        other = shuffled(state, seed)
+        heads, moved = (s.wkv.flatten(0, 1).flatten(1) for s in (state, other))
+        same = (heads[:, None] == moved[None]).all(-1)
+        assert same.sum(0).tolist() == same.sum(1).tolist() == [1] * 6
+        assert not same.diagonal().any()
+        assert torch.equal(other.att_shift, state.att_shift)
+    assert torch.equal(shuffled(state, 3).wkv, shuffled(state, 3).wkv)
+    assert len({tuple(shuffled(state, seed).wkv[0, 0, 0].tolist()) for seed in range(20)}) > 3
+    assert shuffled(state, 3).card.recipe == "shuffled(文言文, seed=3)"
+    with pytest.raises(StateOpError, match="one head"):
+        shuffled(State(torch.ones(1, 1, 2, 2)))
