@@ -1,0 +1,295 @@
+"""The evidence asks what is held out, from the arms that it names, and counts what it says it counts."""
+
+import json
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rwkvlab.bundled import evidence_arms
+from rwkvlab.bundled.evidence import card_summary, write_figures, write_tables
+from rwkvlab.bundled.evidence_arms import ARMS, PLAIN, Arm, arms_of, asks_of, judge, questions, run_arms
+from rwkvlab.bundled.evidence_asking import Ask, Said, ask, begun, token_logprobs
+from rwkvlab.bundled.evidence_tables import by_seed, lifts, musts, summary
+from rwkvlab.bundled.evidence_texts import HEAD, margins, run_texts, text_table
+from rwkvlab.bundled.skills import FUNCTIONS, SKILLS, windows
+from rwkvlab.measure.interval import interval, wilson
+from rwkvlab.states.state import State
+from rwkvlab.tasks.styleworld import combinations
+
+BY_NAME = {skill.name: skill for skill in SKILLS}
+TEXTS = {
+    "tang": "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。\n\n",
+    "song": "明月几时有，把酒问青天。\n不知天上宫阙，今夕是何年。\n\n",
+    "shakespeare": "Hamlet:\nTo be, or not to be, that is the question.\n\n",
+    "austen": "It is a truth universally acknowledged, that a single man must be in want of a wife.\n\n",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of texts as `corpus` writes it: each source has several documents, the held-out ones with a mark."""
+    folder = tmp_path_factory.mktemp("data")
+    for source, text in TEXTS.items():
+        (folder / f"{source}.txt").write_text(((text * 12).strip("\n") + "\n\n\n") * 4, "utf-8")
+        (folder / f"{source}.held.txt").write_text((("# " + text * 12).strip("\n") + "\n\n\n") * 4, "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def states(tiny):
+    def make(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return State(torch.randn(2, 2, 16, 16, generator=generator), like=tiny)
+
+    return {(skill, seed): make(100 * at + seed) for at, skill in enumerate(SKILLS) for seed in (0, 1)}
+
+
+def test_an_exact_answer_is_what_greedy_writing_gives_and_then_its_end(tiny):
+    prompt = tiny.encode("ab>")
+    wrote = tiny.generate(prompt, temperature=0, max_tokens=5, ban=[0]).tokens
+    stop = tiny.tokenizer.decode(wrote[4:])
+    assert stop not in (tiny.tokenizer.decode([token]) for token in wrote[:4])
+    other = (*wrote[:3], (wrote[3] + 1) % 256 + 1)
+    asks = [Ask(prompt, wrote[:4]), Ask(prompt, other), Ask(prompt, wrote[:3]), Ask(tiny.encode("longer>"), wrote[:4])]
+    said = ask(tiny, asks, stop)
+    assert [one.exact for one in said] == [True, False, False, False]
+    assert said[0].text is None and said[1].text == said[2].text == tiny.tokenizer.decode(wrote[:4])
+    expected = tiny.score([prompt] * 3, [list(one.answer) for one in asks[:3]])["logprob"]
+    assert [one.logprob for one in said[:3]] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_what_is_written_is_what_generate_batch_writes(tiny, states):
+    prompts = [tiny.encode(text) for text in ("a", "bc", "bc", "User: hello\n\nAssistant:", "d" * 30)]
+    starts = [None, states[SKILLS[0], 0], None, states[SKILLS[1], 0], None]
+    free = [one.text for one in tiny.generate_batch(prompts, starts, temperature=0, max_tokens=21)]
+    # a character that ends some rows, and not at the same place
+    found = {char: {text.find(char) for text in free} for char in "".join(free) if " " < char < "~"}
+    stop = max(found, key=lambda char: len(found[char]))
+    assert len(found[stop]) > 1
+    said = ask(tiny, [Ask(p, tiny.encode("no"), s) for p, s in zip(prompts, starts, strict=True)], stop, 21)
+    wrote = tiny.generate_batch(prompts, starts, temperature=0, max_tokens=21, stop=stop)
+    assert [one.text for one in said] == [one.text for one in wrote]
+    assert ask(tiny, [Ask(prompts[0], tiny.encode("no"))], "e", 0)[0].text is None
+
+
+def test_what_was_read_starts_the_prompt_with_its_token_shifts_or_without(tiny):
+    before, prompt, answer = (tuple(tiny.encode(text)) for text in ("emoji:\n", "Where?", " Here"))
+    asks = [Ask(before + prompt, answer), Ask(prompt, answer, None, before)]
+    asks += [Ask(prompt, answer, None, before, shifts=False), Ask(prompt, answer)]
+    whole, read, bare, alone = (one.logprob for one in ask(tiny, asks, "\n"))
+    assert read == pytest.approx(whole, rel=1e-5)
+    assert abs(bare - whole) > 1e-3 and abs(bare - alone) > 1e-3
+    state = tiny.read(list(before))
+    flow = begun(tiny, asks)
+    for row, shift in ((1, state.att_shift), (2, 0 * state.att_shift)):
+        torch.testing.assert_close(torch.stack(flow.att)[:, row], shift, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.stack(flow.wkv)[:, row], state.wkv, rtol=1e-4, atol=1e-5)
+
+
+def test_questions_are_held_out_and_their_shots_are_not():
+    held, known = combinations(held_out=True), combinations(held_out=False)
+    for skill in SKILLS[:14]:
+        asked = questions(skill, 12, 3)
+        assert len({one.prompt for one in asked}) == 12
+        for one in asked:
+            if skill.family == "function":
+                assert zlib.crc32(one.prompt[:-1].encode()) % 8 == 0
+                shots = [line.split(">") for line in one.shots.strip().split("\n")]
+                assert all(zlib.crc32(query.encode()) % 8 and FUNCTIONS[skill.name](query) == a for query, a in shots)
+                assert FUNCTIONS[skill.name](one.prompt[:-1]) == one.answer and len(shots) == 2
+            else:
+                assert one.about[0] in held and one.about[0] not in known
+                assert one.shots.count("User:") == one.shots.count("\n\nUser:") + 1 == 2 and one.shots.endswith("\n\n")
+
+
+def test_every_task_of_a_family_and_every_arm_asks_the_same(tiny, states):
+    for family in ("function", "style"):
+        asked = {skill: questions(skill, 5, 0) for skill in SKILLS if skill.family == family}
+        assert len({tuple(one.prompt for one in some) for some in asked.values()}) == 1
+        assert len(asked) == 7
+        for skill, some in asked.items():
+            prompts = [tuple(tiny.encode(one.prompt)) for one in some]
+            for arm in arms_of(skill, states, [0, 1], draws=1):
+                found = asks_of(lambda text: tuple(tiny.encode(text)), arm, some, family)
+                assert [one.prompt[-len(p) :] for one, p in zip(found, prompts, strict=True)] == prompts
+                assert (arm.name in ("tag", "shots")) == all(
+                    len(one.prompt) > len(p) for one, p in zip(found, prompts, strict=True)
+                )
+                assert arm.name.startswith("read") == all(len(one.before) > 0 for one in found)
+                assert arm.name.endswith("no shifts") == (not all(one.shifts for one in found))
+
+
+def test_the_arms_are_what_their_names_say(states):
+    skill = BY_NAME["emoji"]
+    arms = list(arms_of(skill, states, [0, 1], draws=3))
+    assert list(dict.fromkeys(arm.name for arm in arms if arm.name not in ("random", "wrong"))) == [
+        name for name in ARMS if name not in ("random", "wrong")
+    ]
+    own = states[skill, 1]
+    for arm in arms:
+        if arm.name in PLAIN:
+            assert arm.state is None and arm.seed == -1
+        elif arm.seed == 1:
+            made = {"state": own.wkv, "transposed": own.wkv.mT, "negative": -own.wkv}.get(arm.name)
+            assert made is None or torch.equal(arm.state.wkv, made)
+            assert arm.name == "state" or not torch.equal(arm.state.wkv, own.wkv)
+    wrong = {arm.which: arm.state for arm in arms if arm.name == "wrong" and arm.seed == 1}
+    assert set(wrong) == {name for name, one in BY_NAME.items() if one.family == "style"} - {"emoji"}
+    assert all(state is states[BY_NAME[name], 1] for name, state in wrong.items())
+    draws = [arm.state for arm in arms if arm.name == "random"]
+    spectrum = torch.linalg.svdvals(states[skill, 0].wkv)
+    assert len(draws) == 3 and len({float(state.wkv.sum()) for state in draws}) == 3
+    assert all(torch.allclose(torch.linalg.svdvals(state.wkv), spectrum, atol=1e-4) for state in draws)
+    (moved,) = (arm.state for arm in arms if arm.name == "shuffled" and arm.seed == 1)
+    assert sorted(moved.wkv.flatten(2).sum(-1).flatten().tolist()) == sorted(
+        own.wkv.flatten(2).sum(-1).flatten().tolist()
+    )
+
+
+def test_style_and_content_are_judged_apart():
+    skill, (one,) = BY_NAME["emoji"], questions(BY_NAME["emoji"], 1, 0)
+    (plain,), (other,) = questions(BY_NAME["plain"], 1, 0), [questions(skill, 2, 0)[1]]
+    assert judge(skill, one, Said(True, 0.0)) == {"exact": True, "style": True, "content": True}
+    assert judge(skill, one, Said(False, 0.0, f" {one.answer} ")) == {"exact": True, "style": True, "content": True}
+    assert judge(skill, one, Said(False, 0.0, plain.answer)) == {"exact": False, "style": False, "content": True}
+    said = judge(skill, one, Said(False, 0.0, other.answer))
+    assert (said["exact"], said["content"]) == (False, False)
+    assert judge(BY_NAME["sort"], questions(BY_NAME["sort"], 1, 0)[0], Said(False, 0.0, None))["style"] is False
+
+
+def table(right, *, seeds=(0, 1), n=8, tasks=("plain", "chinese", "json", "swap"), languages=("en", "zh")):
+    """Return rows as `run_arms` does; right(task, arm, which, seed, example) -> bool."""
+    rows = []
+    for task in tasks:
+        others = [other for other in tasks if other != task]
+        arms = [("no state", -1, "")] + [(name, s, "") for name in ("state", "transposed", "negative") for s in seeds]
+        arms += [("wrong", s, other) for other in others for s in seeds] + [("random", 0, str(d)) for d in range(3)]
+        for arm, seed, which in arms:
+            for at in range(n):
+                good, family = right(task, arm, which, seed, at), "function" if task == "swap" else "style"
+                head = (task, family, task == "swap", arm, seed, which, at, languages[at % len(languages)])
+                rows.append((*head, good, good, True, good, -1.0 - at))
+    names = "task family absent arm seed which example language exact style content right logprob"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def honest(task, arm, which, seed, at):
+    """The own state is right but for one example of swap; a wrong plain or chinese one in Chinese."""
+    if arm == "state":
+        return task != "swap" or at > 0
+    same = {task, which} == {"plain", "chinese"} and at % 2 == 1
+    return same or (arm != "wrong" and at == 2)
+
+
+def test_means_and_intervals_are_those_of_their_examples_and_seeds():
+    rows = table(lambda task, arm, which, seed, at: (at + max(seed, 0)) % 4 > 0)
+    found = summary(rows).set_index(["task", "arm"])
+    zero = found.loc["json", "no state"]
+    assert (zero["exact"], zero["exact_low"], zero["exact_high"]) == pytest.approx((0.75, *wilson(6, 8)))
+    own = found.loc["json", "state"]
+    values = [[(at + seed) % 4 > 0 for at in range(8)] for seed in (0, 1)]
+    assert (own["style_low"], own["style_high"]) == pytest.approx(interval(values, outcomes=True))
+    assert own["seeds"] == 2 and found.loc["json", "wrong"]["seeds"] == 6 and found.loc["json", "random"]["seeds"] == 3
+    assert own["logprob"] == pytest.approx(-4.5) and own["logprob_low"] < -4.5 < own["logprob_high"]
+    tidy = by_seed(rows)
+    assert not tidy.duplicated(["task", "arm", "seed", "which"]).any() and set(tidy["examples"]) == {8}
+    assert len(tidy) == len(rows) // 8
+
+
+def test_lifts_are_over_the_same_questions_and_of_plain_and_chinese_in_english_alone():
+    found = lifts(table(honest)).set_index(["task", "control", "which"])
+    assert found.loc["plain", "wrong", "chinese"]["lift"] == pytest.approx(-1 / 4)
+    assert found.loc["plain", "wrong", "chinese"]["questions"] == "English"
+    assert found.loc["plain", "wrong", "json"]["lift"] == pytest.approx(-1 / 8)
+    assert found.loc["json", "random", ""]["lift"] == 0 == found.loc["json", "transposed", ""]["lift"]
+    assert found["lift"].is_monotonic_decreasing
+
+
+def test_what_must_hold_holds_of_good_numbers_and_not_of_bad_ones():
+    good = list(musts(table(honest)))
+    assert [one.holds for one in good] == [True] * 3
+    assert "least 1.000 of 6 states" in good[0].detail  # swap is absent from training and not counted
+
+    def one_seed_fails(task, arm, which, seed, at):
+        return honest(task, arm, which, seed, at) and not (task == "json" and arm == "state" and seed == 1 and at == 0)
+
+    bad = list(musts(table(one_seed_fails)))
+    assert [one.holds for one in bad] == [False, True, True] and "json (seed 1) 0.875" in bad[0].detail
+
+    def control_works(task, arm, which, seed, at):
+        return honest(task, arm, which, seed, at) or (task == "json" and arm == "transposed" and at == 5)
+
+    above = list(musts(table(control_works)))
+    assert [one.holds for one in above] == [True, True, False] and "json: transposed  +0.125" in above[2].detail
+    easy = list(musts(table(lambda task, arm, *rest: task == "json" or honest(task, arm, *rest))))
+    assert "left out, above 0.5 without a state: json" in easy[0].detail and "of 4 states" in easy[0].detail
+    content = table(honest).assign(content=lambda rows: rows["arm"] != "state")
+    assert [one.holds for one in musts(content)] == [True, False, True]
+
+
+def bits(own=1.0, other=2.0, near=1.5):
+    rows = []
+    for task in TEXTS:
+        for which in ("", *TEXTS):
+            pair = {task, which} in ({"tang", "song"}, {"austen", "shakespeare"})
+            level = own if which == task else near if pair else other
+            for seed in (0, 1) if which else (-1,):
+                for at in range(6):
+                    size = 100 + 10 * at
+                    head = (task, "state" if which else "no state", seed, which, at, "all")
+                    rows.append((*head, size * (level + 0.01 * at * at + 0.001 * max(seed, 0)), size))
+    return pd.DataFrame(rows, columns=["task", "arm", "seed", "which", "window", "part", "bits", "bytes"])
+
+
+def test_margins_are_paired_and_the_diagonal_must_win():
+    found = margins(bits()).set_index(["task", "other"])
+    assert found.loc["tang", "song"]["near"] and not found.loc["tang", "austen"]["near"]
+    assert found.loc["tang", "song"]["margin"] == pytest.approx(0.5, abs=1e-9)
+    assert found.loc["tang", "no state"]["margin"] == pytest.approx(1.0, abs=0.01)
+    assert found.loc["tang", "song"]["seeds"] == found.loc["tang", "song"]["of"] == 2
+    assert list(musts(table(honest), margins(bits())))[3].holds
+    lost = list(musts(table(honest), margins(bits(near=0.9))))[3]
+    assert not lost.holds and "tang from song -0.1" in lost.detail
+    made = text_table(bits(), by_seed=False).set_index(["task", "arm", "which"])
+    total = bits().query("task == 'song' and which == 'song'")[["bits", "bytes"]].sum()
+    row = made.loc["song", "state", "song"]
+    assert row["bits_per_byte"] == pytest.approx(total["bits"] / total["bytes"])
+    assert row["low"] < row["bits_per_byte"] < row["high"]
+
+
+def test_texts_are_held_out_and_counted_in_bits_of_their_bytes(tiny, states, data):
+    rows = run_texts(tiny, states, [0, 1], data, n=2, draws=1)
+    first = windows(data, "austen", 2)[0]
+    assert first.startswith("# It is a truth") and len(first) == 640
+    ids = tiny.encode(first)[:256]
+    own = rows[(rows["task"] == "austen") & (rows["arm"] == "state") & (rows["which"] == "song") & (rows["seed"] == 1)]
+    whole, head, rest = (own[(own["window"] == 0) & (own["part"] == part)].iloc[0] for part in own["part"].unique())
+    expected = tiny.score([ids[:1]], [ids[1:]], states[BY_NAME["song"], 1])["logprob"][0]
+    assert whole["bits"] == pytest.approx(-expected / np.log(2), rel=1e-4)
+    assert whole["bytes"] == len(tiny.tokenizer.decode(ids[1:]).encode()) == head["bytes"] + rest["bytes"]
+    assert whole["bits"] == pytest.approx(head["bits"] + rest["bits"]) and head["bytes"] == HEAD - 1
+    tagged = rows[(rows["task"] == "austen") & (rows["arm"] == "tag") & (rows["part"] == "all")]["bits"].iloc[0]
+    tag = tiny.score([tiny.encode("austen:\n") + ids[:1]], [ids[1:]])["logprob"][0]
+    assert tagged == pytest.approx(-tag / np.log(2), rel=1e-4)
+    assert (token_logprobs(tiny, [Ask(ids)])[0] < 0).all()
+
+
+def test_the_whole_of_it_writes_tables_a_summary_and_figures(tiny, states, data, tmp_path):
+    skills = [BY_NAME[name] for name in ("copy", "swap", "emoji", "list")]
+    some = {key: state for key, state in states.items() if key[0] in skills}
+    rows = run_arms(tiny, some, [0, 1], n=2, draws=2, skills=skills)
+    assert set(rows["arm"]) == set(ARMS) and not rows.duplicated(["task", "arm", "seed", "which", "example"]).any()
+    read, tag = (rows[rows["arm"] == arm]["logprob"].to_numpy() for arm in ("read tag", "tag"))
+    np.testing.assert_allclose(read, tag, rtol=1e-4)
+    tables = write_tables(tmp_path, rows, run_texts(tiny, states, [0, 1], data, n=2, draws=1))
+    write_figures(tmp_path, tables)
+    said = card_summary(tables, list(musts(rows)), 2, [0, 1])
+    assert set(json.loads(json.dumps(said))["exact right"]) == set(ARMS)
+    assert set(said["bits per byte, text by start"]["tang"]) == {"no state", "tag", *TEXTS}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"arms.csv", "arms_by_seed.csv", "lifts.csv", "texts.csv", "margins.csv", "texts.png"} <= names
+    assert {"accuracy_functions.png", "accuracy_styles.png"} <= names
+    assert evidence_arms.SHOTS == 2 and Arm("tag").state is None
