@@ -66,6 +66,10 @@ def writes(name):
     )
 
 
+def matrix(table, ax):
+    return plots.plot_matrix(table, "text", "start", "bits_per_byte", ax=ax, best="low")
+
+
 # name of a plot: its table, made with a name from outside, and how it is drawn
 TABLES = {
     "heads": (heads, plots.plot_heads),
@@ -79,6 +83,7 @@ TABLES = {
     "writes": (writes, None),
     "strip": (total, None),
     "accuracy": (lambda name: rows("state task accuracy", ["a", name], ["b", name]), None),
+    "matrix": (lambda name: rows("text start bits_per_byte", ["a", name], ["b", name]), matrix),
 }
 FIGURES = {
     "pair": (lambda name: state(name), lambda a: plots.plot_pair(a, state("b", 1), 1, 2)),
@@ -138,7 +143,7 @@ def test_every_axis_says_what_it_is_and_in_what_unit(drawing):
         assert is_bar or ax.get_xlabel() or not last, ax
         assert ax.get_ylabel() or (not first and not is_bar and ax.get_shared_y_axes().get_siblings(ax)[1:]), ax
     said = "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text)).replace("\n", " ")
-    unit = ("(state units", "nats", "(share", "share of", "log-odds", "accuracy")
+    unit = ("(state units", "nats", "(share", "share of", "log-odds", "accuracy", "bits per byte")
     assert any(word in said for word in unit), said
 
 

@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from rwkvlab.errors import ArgError
-from rwkvlab.plots import plot_accuracy, plot_outcomes
+from rwkvlab.plots import plot_accuracy, plot_matrix, plot_outcomes
 from rwkvlab.states.state import State
 
 
@@ -54,3 +54,23 @@ def test_many_states_and_odd_names_keep_their_rows():
     ax = plot_accuracy(table, ax=Figure().subplots())
     np.testing.assert_array_equal(ax.images[0].get_array()[:, 0], table["accuracy"])
     assert [text.get_text() for text in ax.get_yticklabels()] == [" _a", "''", "None", "a", "3"]
+
+
+def test_a_matrix_has_each_number_in_its_cell_and_the_best_of_each_row_framed():
+    cells = {("b", "x"): 1.5, ("b", "y"): 0.5, ("a", "y"): 2.25}
+    table = pd.DataFrame([(*at, number) for at, number in cells.items()], columns=["text", "start", "bits_per_byte"])
+    for best, framed in (("low", [(1, 0), (1, 1)]), ("high", [(0, 0), (1, 1)]), ("", [])):
+        ax = plot_matrix(table, "text", "start", "bits_per_byte", ax=Figure().subplots(), best=best)
+        np.testing.assert_array_equal(ax.images[0].get_array().filled(np.nan), [[1.5, 0.5], [np.nan, 2.25]])
+        assert [text.get_text() for text in ax.texts] == ["1.50", "0.50", "2.25"]
+        assert [tuple(np.round(np.add(patch.get_xy(), 0.46), 6)) for patch in ax.patches] == framed
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("start", "text")
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+
+
+def test_a_matrix_refuses_two_rows_for_one_cell_and_an_unknown_best():
+    table = pd.DataFrame({"text": ["a", "a"], "start": ["x", "x"], "bits": [1.0, 2.0]})
+    with pytest.raises(ArgError, match="several rows for 'a', 'x'"):
+        plot_matrix(table, "text", "start", "bits", ax=Figure().subplots())
+    with pytest.raises(ArgError, match="'low', 'high'"):
+        plot_matrix(table[:1], "text", "start", "bits", ax=Figure().subplots(), best="least")
