@@ -18,8 +18,9 @@ import pandas as pd
 from rwkvlab.bundled.evidence_arms import ARMS, RANDOM, run_arms
 from rwkvlab.bundled.evidence_tables import Must, by_seed, lifts, musts, summary
 from rwkvlab.bundled.evidence_texts import margins, run_texts, text_table
+from rwkvlab.bundled.shelf import open_world
 from rwkvlab.bundled.skills import SKILLS
-from rwkvlab.bundled.world_recipe import SEEDS, open_world, read_states, states_folder, write_card
+from rwkvlab.bundled.world_recipe import SEEDS, read_states, states_folder, write_card
 from rwkvlab.model.engine import Model
 from rwkvlab.tensorfile import atomic_write
 

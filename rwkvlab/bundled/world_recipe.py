@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from rwkvlab.bundled.shelf import open_world
 from rwkvlab.bundled.skills import SKILLS, Skill, examples, file_name, skill_of
 from rwkvlab.errors import ArgError, PathError, show
-from rwkvlab.model.engine import Model, load_model
+from rwkvlab.model.engine import Model
 from rwkvlab.model.tuning.many import tune_many
 from rwkvlab.shapes import ARCH_NAMES
 from rwkvlab.states.files import load_state, save_state
@@ -29,7 +28,6 @@ from rwkvlab.tasks.builtin import MICRO_FUNCTIONS
 from rwkvlab.tasks.styleworld import STYLE_NAMES
 from rwkvlab.tensorfile import atomic_write
 
-NAMES = ("rwkv7", "rwkv6")
 SEEDS = (0, 1, 2, 3, 4)
 DATA = {
     "functions and StyleWorld": "made by rwkvlab's own code, rwkvlab/tasks; Apache-2.0",
@@ -56,19 +54,6 @@ class Recipe:
     lr: float = 0.04
     batch: int = 16
     seeds: tuple[int, ...] = SEEDS
-
-
-def open_world(folder: Path, device: str = "auto") -> Model:
-    """Open the model in a folder that holds NAME.pth and vocab.txt; fp32 on a CPU, which is slow at less.
-
-    Raises PathError where there is none.
-    """
-    name = next((name for name in NAMES if (folder / f"{name}.pth").is_file()), None)
-    if name is None:
-        raise PathError(f"{show(folder)}: need a folder with {' or '.join(f'{name}.pth' for name in NAMES)}, got none")
-    on_gpu = torch.cuda.is_available() if device == "auto" else torch.device(device).type == "cuda"
-    vocab = folder / "vocab.txt"
-    return load_model(folder / f"{name}.pth", device=device, dtype="auto" if on_gpu else "fp32", tokenizer=vocab)
 
 
 def parameters(model: Model) -> int:

@@ -114,7 +114,7 @@ def test_the_wheel_will_hold_every_file_of_the_model():
 
 
 def test_an_unknown_name_is_refused_with_what_there_is():
-    with pytest.raises(ArgError, match="need one of micro, got 'rwkv9'"):
+    with pytest.raises(ArgError, match="need one of micro, rwkv7, rwkv6, got 'rwkv9'"):
         bundled("rwkv9")
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rwkvlab.bundled import world_recipe
+from rwkvlab.bundled.shelf import open_world
 from rwkvlab.bundled.skills import CHARACTERS, FUNCTIONS, SKILLS, examples, file_name, queries, skill_of, windows
 from rwkvlab.bundled.world_recipe import (
     Recipe,
     model_card,
-    open_world,
     read_states,
     tune_states,
     write_card,
