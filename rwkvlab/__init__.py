@@ -13,7 +13,7 @@ from rwkvlab.model.file_report import FileReport
 from rwkvlab.model.generate import Generation
 from rwkvlab.model.inspect import inspect_file, inspect_files
 from rwkvlab.model.passage import Passage, passage
-from rwkvlab.model.tuning import TuningJob, start_tuning, tune, tune_many
+from rwkvlab.model.tuning import TuningJob, start_tuning, tune, tune_many, tuning_memory
 from rwkvlab.states import ModelCard, Shelf, State, StateCard
 from rwkvlab.states.ai00 import read_ai00, write_ai00
 from rwkvlab.states.blend import lerp, mix, scale, slerp, splice, truncate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 END_OF_TEXT = 0
 MAX_BYTES = 1 << 30
 _FORMS = 'a (prompt, answer) pair, a text, {"prompt": …, "answer": …}, {"text": …} or {"messages": […]}'
+
+# what answers prompts: their ids to the ids of each answer, and whether it came to an end
+Write = Callable[[list[list[int]]], list[tuple[list[int], bool]]]
 
 
 @dataclass(frozen=True)
@@ -63,37 +66,55 @@ def read_examples(path: str | Path) -> list[Any]:
 
 
 def encode_examples(
-    model: Model, examples: Iterable[Any], template: str | Template = "", name: str = "examples"
+    model: Model,
+    examples: Iterable[Any],
+    template: str | Template = "",
+    name: str = "examples",
+    write: Write | None = None,
 ) -> list[Encoded]:
     """Return the examples as token ids. Raises TuneError that names the first one that cannot be used.
 
     Of a pair the answer counts and the end of text after it, of a text all but its first token, of a conversation
-    what the assistant says, its turns written in `template` ("": world).
+    what the assistant says, its turns written in `template` ("": world). A mapping of a prompt alone is answered by
+    `write`, where there is one: of an answer that came to no end, the end does not count.
     """
     if isinstance(examples, str | bytes | Mapping) or not isinstance(examples, Iterable):
         raise TuneError(f"{name}: need a list of (prompt, answer) pairs or texts, got {show(examples)}")
     form = get_template(template or "world")
     found = []
+    asked: dict[int, list[int]] = {}
     for number, example in enumerate(examples):
         where = f"{name}[{number}]"
         try:
-            found.append(_encode(model, _turns(example, form, where), where))
+            if write is not None and isinstance(example, Mapping) and set(example) == {"prompt"}:
+                asked[number] = _tokens(model, _text(example, "prompt", where), where)
+                found.append(Encoded([], []))
+            else:
+                found.append(_encode(model, _turns(example, form, where), where))
         except PromptError as error:
             raise TuneError(f"{where}: {error}") from error
     if not found:
         raise TuneError(f"{name}: empty; give at least one (prompt, answer) pair or text")
+    if write is not None and asked:
+        for (number, ids), (told, ended) in zip(asked.items(), write(list(asked.values())), strict=True):
+            found[number] = Encoded([*ids, *told, END_OF_TEXT], [False] * len(ids) + [True] * len(told) + [ended])
     return found
 
 
 def parted(
-    model: Model, examples: Iterable[Any], held_out: Iterable[Any] | float | None, template: str | Template, seed: int
+    model: Model,
+    examples: Iterable[Any],
+    held_out: Iterable[Any] | float | None,
+    template: str | Template,
+    seed: int,
+    write: Write | None = None,
 ) -> tuple[list[Encoded], list[Encoded]]:
     """The examples to train on, and those held out."""
-    found = encode_examples(model, examples, template)
+    found = encode_examples(model, examples, template, write=write)
     if held_out is None:
         return found, []
     if not isinstance(held_out, int | float):
-        return found, encode_examples(model, held_out, template, "held_out")
+        return found, encode_examples(model, held_out, template, "held_out", write)
     share = check_range("held_out", held_out, 0, 1)
     count = max(1, round(share * len(found)))
     if not 0 < share < 1 or count >= len(found):
@@ -159,6 +180,12 @@ def _conversation(messages: Any, form: Template, where: str) -> Sequence[tuple[s
             )
         said.append(given["content"])
     return [form.example(*pair) for pair in zip(said[::2], said[1::2], strict=True)]
+
+
+def _tokens(model: Model, prompt: str, where: str) -> list[int]:
+    if ids := model.encode(prompt):
+        return ids
+    raise TuneError(f"{where}: the prompt needs at least one token")
 
 
 def _encode(model: Model, turns: Sequence[tuple[str | None, str]], where: str) -> Encoded:

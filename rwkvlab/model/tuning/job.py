@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import UnfinishedError, show
 from rwkvlab.model.interrupt import held_interrupt
-from rwkvlab.model.tuning.session import Options, Session
+from rwkvlab.model.tuning.options import Options
+from rwkvlab.model.tuning.session import Session
 from rwkvlab.model.tuning.step import TuneStep
 from rwkvlab.model.tuning.tune import tune
 from rwkvlab.shapes import check_range
@@ -34,6 +35,7 @@ class TuningJob:
 
     def __init__(self, session: Session, on_step: Callable[[TuneStep], object] | None, cancel: threading.Event) -> None:
         self.error: BaseException | None = None
+        self.memory = session.memory
         self._steps: list[TuneStep] = []
         self._state: State | None = None
         self._total, self._cancel = session.options.steps, cancel

@@ -29,11 +29,17 @@ class Run:
     """
 
     def __init__(
-        self, objective: Objective, start: State, shifts: bool, lr: float, apart: Sequence[Encoded], size: int
+        self,
+        objective: Objective,
+        start: State,
+        shifts: bool,
+        lr: float,
+        apart: Sequence[Encoded],
+        size: int,
+        ranks: Ranks,
     ) -> None:
-        self.objective, self.apart, self.size = objective, apart, size
+        self.objective, self.apart, self.size, self.ranks = objective, apart, size, ranks
         self.model = objective.model
-        self.ranks = Ranks(self.model.device)
         self.params = [getattr(start, name).detach().to(self.model.device, copy=True) for name in NAMES]
         self.trained = [param.requires_grad_() for param in self.params[: 3 if shifts else 1]]
         self.optimizer = torch.optim.Adam(self.trained, lr=lr)

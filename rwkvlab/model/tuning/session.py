@@ -5,52 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rwkvlab.errors import ArgError
-from rwkvlab.model.examples import batches, parted
+from rwkvlab.model.examples import Write, batches, parted
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
+from rwkvlab.model.parts import Way
 from rwkvlab.model.tuning.loss import Objective
+from rwkvlab.model.tuning.memory import check_memory, recomputes, tuning_memory
 from rwkvlab.model.tuning.norms import NormGuard
+from rwkvlab.model.tuning.options import Options
+from rwkvlab.model.tuning.ranks import Ranks
 from rwkvlab.model.tuning.run import Run
 from rwkvlab.model.tuning.saving import Saving, identity, place
 from rwkvlab.model.tuning.step import TuneStep
-from rwkvlab.shapes import check_range
+from rwkvlab.model.tuning.teacher import teacher_state, write_answers
 from rwkvlab.states.fits import check_fits
 from rwkvlab.states.state import State
-from rwkvlab.tasks.templates import Template
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
-
-# How often the held-out loss is measured in a run where `check` does not say.
-CHECKS = 20
-
-
-@dataclass(frozen=True)
-class Options:
-    """The settings of `tune`, which describes them."""
-
-    steps: int
-    lr: float
-    batch: int | None
-    seed: int
-    shifts: bool
-    template: str | Template
-    check: int | None
-    patience: int | None
-    checkpoint: str | os.PathLike[str] | None
-    every: int | None
-
-    @property
-    def form(self) -> str:
-        """The name of the template."""
-        return self.template.name if isinstance(self.template, Template) else self.template
 
 
 class Session:
@@ -60,17 +36,17 @@ class Session:
         self, model: Model, examples: Iterable[Any], init: State | None, held_out: Any, options: Options
     ) -> None:
         self.model, self.options, self.init = model, options, init
-        self.rows, self.apart = parted(model, examples, held_out, options.template, options.seed)
-        check_range("steps", options.steps, 1, 10**7, whole=True)
-        check_range("lr", options.lr, 1e-9, 1e3)
-        check_range("seed", options.seed, 0, 2**63 - 1, whole=True)
-        self.size = min(16, len(self.rows)) if options.batch is None else options.batch
-        check_range("batch", self.size, 1, len(self.rows), whole=True)
-        self.check = _checking(options, bool(self.apart))
+        self.teacher, self.taught = teacher_state(model, options.teacher)
+        self.rows, self.apart = parted(model, examples, held_out, options.template, options.seed, self._writer())
+        self.size, self.check = options.checked(len(self.rows), bool(self.apart))
         start = model.zero() if init is None else init
         check_fits(start, model)
-        self.run = Run(Objective(model), start, options.shifts, options.lr, self.apart, self.size)
-        self.ranks = self.run.ranks
+        self.again = recomputes(model, options.checkpointing)
+        way = Way(backend=model._backend, recompute=True) if self.again else None
+        objective = Objective(model, self.teacher, float(options.teacher_weight), way)
+        self.ranks = Ranks(model.device)
+        self.memory = self._memory()
+        self.run = Run(objective, start, options.shifts, options.lr, self.apart, self.size, self.ranks)
         self.saving = self._saving()
         self.guard: NormGuard | None = None
         self.warned = False
@@ -122,15 +98,28 @@ class Session:
         if on_step is not None:
             on_step(step)
 
+    def _writer(self) -> Write | None:
+        """What answers examples that are prompts alone: the teacher."""
+        teacher = self.teacher
+        if teacher is None:
+            return None
+        return lambda prompts: write_answers(self.model, teacher, prompts, self.options.template)
+
+    def _memory(self) -> int:
+        """About how many bytes the run needs beside the weights; what does not fit is refused."""
+        rows, longest = -(-self.size // self.ranks.world), max(len(row.ids) for row in self.rows) - 1
+        counted = min(rows * longest, rows * max(sum(row.wanted) for row in self.rows))
+        taught = self.teacher is not None
+        found = tuning_memory(self.model, rows, longest, counted=counted, teacher=taught, checkpointing=self.again)
+        check_memory(self.model, found, f"a batch of {rows} rows of up to {longest} tokens")
+        return found
+
     def _saving(self) -> Saving | None:
         """The checkpoint file, where one is wanted; all processes are made sure to be given the same."""
         options = self.options
-        if options.every is not None:
-            check_range("every", options.every, 1, 10**7, whole=True)
-            if options.checkpoint is None:
-                raise ArgError("every: needs checkpoint: the file that is kept")
+        states = {"init": self.init, "teacher": self.teacher}
         what = identity(
-            self.model, self.rows, self.apart, {"init": self.init},
+            self.model, self.rows, self.apart, states, teacher_weight=float(options.teacher_weight),
             steps=options.steps, lr=float(options.lr), batch=self.size, seed=options.seed, shifts=bool(options.shifts),
             template=options.form, check=self.check, patience=options.patience,
         )  # fmt: skip
@@ -138,7 +127,7 @@ class Session:
         if options.checkpoint is None:
             return None
         what |= {"weights": self.model.digests[0]}
-        return Saving(options.checkpoint, what, place(self.model, self.ranks.world, False), options.every)
+        return Saving(options.checkpoint, what, place(self.model, self.ranks.world, self.again), options.every)
 
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -167,16 +156,9 @@ class Session:
         count = f"{options.steps} steps" if run.done == options.steps else f"{run.done} of {options.steps} steps"
         ending = f", {len(self.apart)} held out: loss {run.lowest:.4g} after {run.at} steps" if self.apart else ""
         settings = f"lr {options.lr:g}, batch {self.size}, {len(self.rows)} examples, seed {options.seed}"
+        if self.taught:
+            weight = "" if options.teacher_weight == 1 else f", weight {options.teacher_weight:g}"
+            origin = f"{origin}, {self.taught}{weight}"
         assert self.guard is not None
         far = self.guard.finding(run.kept[0])
         return f"tuned: {count}, {settings}{origin}{ending}" + (f", {far}" if far else "")
-
-
-def _checking(options: Options, apart: bool) -> int:
-    """After how many steps the held-out loss is measured each time."""
-    for name, value in (("check", options.check), ("patience", options.patience)):
-        if value is not None:
-            check_range(name, value, 1, 10**7, whole=True)
-            if not apart:
-                raise ArgError(f"{name}: needs held_out: examples that are not trained on")
-    return max(1, options.steps // CHECKS) if options.check is None else options.check

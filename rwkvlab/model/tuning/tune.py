@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from rwkvlab.model.tuning.session import Options, Session
+from rwkvlab.model.tuning.options import Options
+from rwkvlab.model.tuning.session import Session
 from rwkvlab.model.tuning.step import TuneStep
 from rwkvlab.states.state import State
 from rwkvlab.tasks.templates import Template
@@ -32,6 +33,9 @@ def tune(
     patience: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int | None = None,
+    teacher: str | State | None = None,
+    teacher_weight: float = 1.0,
+    checkpointing: bool | None = None,
     on_step: Callable[[TuneStep], object] | None = None,
     cancel: threading.Event | None = None,
 ) -> State:
@@ -49,14 +53,23 @@ def tune(
     measured before the first step, after every `check` steps (None: a twentieth of all) and after the last one; the
     state with the lowest is returned, and after `patience` measurements without a lower one the run ends.
 
+    teacher: a prompt that the same model, frozen, reads before each example, or a State that it reads them from; the
+    loss is then KL(teacher || student) of what counts, or `teacher_weight` of it and the rest the cross-entropy. Of
+    examples {"prompt"} alone the teacher writes the answers, greedily. (With shifts=True, init=model.read(teacher) is
+    the teacher already: a teacher is for states without token shifts, or for more than one that are to be one.)
+
     checkpoint: a file that a run keeps after every `every` steps (None: after half a minute) and at its end: killed at
     any moment, the same call goes on from there, on a CPU to the same bits. Raises ResumeError, which lists what
-    differs, where the file is of another run, and where it is none.
+    differs, where the file is of another run, and where it is none. checkpointing: the activations of a layer are
+    computed again on the way back, which takes a quarter more time and far less memory (None: on a GPU).
 
     Ctrl-C, or `cancel` set by another thread, ends it after the step in hand: the best state so far (without held_out,
     the last) is returned, and its card's recipe tells. Raises TuneError for examples that cannot be used, ArgError for
     a setting out of its range, MismatchError for an init that does not fit, DivergedError where the loss or a gradient
     is not finite, with that state as its `state`.
     """
-    options = Options(steps, lr, batch, seed, shifts, template, check, patience, checkpoint, every)
+    options = Options(
+        steps, lr, batch, seed, shifts, template, check, patience, checkpoint, every, teacher, teacher_weight,
+        checkpointing,
+    )  # fmt: skip
     return Session(model, examples, init, held_out, options).go(on_step, cancel)

@@ -1,0 +1,112 @@
+"""The memory that a run of tuning needs: estimated before it starts, and set against what is free."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rwkvlab.errors import TuneError
+from rwkvlab.model.parts import Way
+from rwkvlab.model.tuning.loss import PIECE
+from rwkvlab.shapes import check_range
+from rwkvlab.states.state import State
+
+if TYPE_CHECKING:
+    from rwkvlab.model.engine import Model
+
+PROBES = (64, 128)  # tokens that are read to see what is kept of each for the way back
+STATES = 5  # the state that is trained, its gradient, what Adam keeps of it, the best so far
+FLOWS = 3  # of each row: the state at the start, at the end, and its gradient
+# Beyond what is kept for the way back: where memory is cut into pieces (measured on a CPU with glibc: a third), and
+# with checkpointing one layer on the way back, with what it works with, and on a CPU pieces of each layer.
+SPARE = {"cpu": 1.3}
+LAYER_BACK = 1.6
+PIECES = {"cpu": 0.25}
+# An estimate so many times what is free cannot fit, whatever it is off by
+HOPELESS = 1.5
+
+
+def tuning_memory(
+    model: Model, batch: int, tokens: int, *, counted: int | None = None, teacher: bool = False,
+    checkpointing: bool | None = None,
+) -> int:  # fmt: skip
+    """Return about how many bytes `tune` needs beside the weights at its peak, for batches of rows of so many tokens.
+
+    What the model keeps of a token for the way back is measured by reading 64 and 128 tokens; the rest is arithmetic.
+    counted: tokens of a batch that the loss counts (None: all); teacher: whether there is one; checkpointing as in
+    `tune`. On a CPU the peak of the process was measured at 0.7 to 1.4 times this: how much depends on how the system
+    hands out memory. Raises ArgError.
+    """
+    batch = int(check_range("batch", batch, 1, 10**7, whole=True))
+    tokens = int(check_range("tokens", tokens, 1, 10**9, whole=True))
+    most = batch * tokens
+    counted = most if counted is None else int(check_range("counted", counted, 1, most, whole=True))
+    dims, where, size = model.dims, model.device.type, model.dtype.itemsize
+    again = recomputes(model, checkpointing)
+    few, many = (_kept(model, count) for count in PROBES)
+    token = max(0, many - few) / (PROBES[1] - PROBES[0])  # bytes of all layers
+    layer = token / dims.L
+    if again:
+        # x and, of RWKV-7, the first layer's values enter a layer
+        per_token = 2 * dims.L * dims.C * size + LAYER_BACK * layer + PIECES.get(where, 0.0) * token
+    else:
+        per_token = SPARE.get(where, 1.1) * token + layer
+    per_token += layer if teacher else 0
+    state = 4 * (dims.L * dims.H * dims.V * dims.K + 2 * dims.L * dims.C)
+    logits = min(counted, max(1, PIECE // dims.vocab)) * dims.vocab * 4 * (8 if teacher else 4)
+    return int(most * per_token + (STATES + FLOWS * batch) * state + logits + 2 * counted * dims.C * size)
+
+
+def recomputes(model: Model, checkpointing: bool | None) -> bool:
+    """Whether activations are computed again on the way back: as was said, else where the model is on a GPU."""
+    return model.device.type == "cuda" if checkpointing is None else bool(checkpointing)
+
+
+def check_memory(model: Model, needed: int, what: str) -> None:
+    """Warn where about `needed` bytes are more than what is free, raise TuneError where they cannot fit."""
+    free = free_memory(model.device)
+    if free is None or needed <= free:
+        return
+    text = f"tune: {what} needs about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free on {model.device.type}"
+    advice = "take a smaller batch, shorter examples or checkpointing=True"
+    if needed > HOPELESS * free:
+        raise TuneError(f"{text}; {advice}")
+    warnings.warn(f"{text}: it may not fit; {advice}", stacklevel=5)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a CUDA device, with what torch keeps for later, or of this machine; None: unknown."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type != "cpu":
+        return None
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if found is None else int(found[1]) * 1024
+
+
+def _kept(model: Model, tokens: int) -> int:
+    """How many bytes are kept for the way back when a text of so many tokens is read; the weights are among them."""
+    sizes: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no address comes twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)
+        return tensor
+
+    wkv = model.zero().wkv.requires_grad_()
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        flow = model.begin([State(wkv, like=model)])
+        text = torch.zeros(1, tokens, dtype=torch.int64)
+        model.hidden(text, flow, torch.ones_like(text, dtype=torch.bool), Way(backend=model._backend))
+    return sum(sizes.values())
