@@ -1,4 +1,4 @@
-"""The demo: one frozen model, the same prompts, different initial states; a table, some answers and a figure."""
+"""The demo: frozen models, the same prompts, different initial states; a table, some answers and a figure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 import rwkvlab as lab
+from rwkvlab.cli.seed_scene import seed_scene
 from rwkvlab.errors import PathError, printable, show
 from rwkvlab.measure.comparing.grid import text_grid
 from rwkvlab.measure.experiments.controls import CONTROLS, accuracies, controlled, lifts
@@ -21,6 +22,7 @@ LIFT = 0.05  # what no control may add to the zero state's accuracy
 
 def demo(folder: str) -> None:
     """Ask the bundled model the same from zero, from its states and from controls; print tables, save a figure.
+    Then the bundled world models answer one question from zero and from a state (`seed_scene`).
 
     folder is made where it is missing; raises PathError or SaveError where it cannot be written.
     """
@@ -51,6 +53,7 @@ def demo(folder: str) -> None:
     print("Some of the prompts, answered from each start:\n")
     some = list(tasks[0].prompts[:4])
     print(lab.compare(model, some, states, template="raw", temperature=0.0, presence=0.0, frequency=0.0, max_tokens=9))
+    print(f"\n{seed_scene()}")
     _save(out, plot_outcomes(states[tasks[0].name], rows), rows)
     made = printable(f"Figure: {out / 'demo.png'}, all answers: {out / 'answers.csv'}")
     print(f"\n{made} ({time.perf_counter() - begun:.0f} s).")

@@ -58,7 +58,7 @@ class Recipe:
 
 def parameters(model: Model) -> int:
     """Return how many weights a model has."""
-    return sum(weight.numel() for weight in model._checkpoint.weights.values())
+    return model._checkpoint.parameters
 
 
 def tune_states(

@@ -40,6 +40,11 @@ class Checkpoint:
     weights: dict[str, Tensor]
     fingerprint: str
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights are."""
+        return sum(weight.numel() for weight in self.weights.values())
+
 
 def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtype = "auto") -> Checkpoint:
     """Read a base checkpoint, tensor by tensor, to `device`; never more than one tensor above the weights themselves.
