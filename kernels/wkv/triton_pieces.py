@@ -98,13 +98,16 @@ def largest(x):
 
 @triton.jit
 def power_of_two(x, EXACT: tl.constexpr):
-    """(p, 1 / p): the powers of two just under x >= 0 (in fp32's normal range); ones where products are EXACT."""
+    """(p, 1 / p): the power of two just under x >= 0, 2^-90 at least; ones where products are EXACT.
+
+    What is smaller than 2^-90, or zero, must leave room: 1 / p is multiplied by the sizes of other operands.
+    """
     if EXACT:
         one = tl.where(x >= 0, 1.0, 1.0)
         return one, one
     else:
         bits = x.to(tl.int32, bitcast=True) & 0x7F800000
-        bits = tl.minimum(tl.maximum(bits, 1 << 23), 253 << 23)
+        bits = tl.minimum(tl.maximum(bits, 37 << 23), 253 << 23)
         return bits.to(tl.float32, bitcast=True), ((254 << 23) - bits).to(tl.float32, bitcast=True)
 
 

@@ -163,6 +163,28 @@ def test_keys_and_values_of_nothing_give_finite_gradients(name, way):
 
 
 @both_operators
+@differentiable
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_values_and_gradients_may_be_nothing_where_receptances_and_keys_are_large(name, way, size):
+    dtype = WAYS[way][-1]
+    inputs = draw(name, T=200, way=way, dtype=dtype)
+    for large in (0, 2):
+        inputs[large] *= size
+    inputs[3][:, :70] = 0  # whole chunks of tokens without a value, from a state of zeros
+    inputs[-1].zero_()
+    check_outputs(call(name, inputs, way), truth(name, inputs), dtype)
+    weights = torch.zeros_like(inputs[3])
+    weights[:, 3::7] = 1.0
+    weights[:, 130:] = 0  # and without a gradient, up to the end
+    found, want = ([], [])
+    for kind, result in ((way, found), ("naive", want)):
+        given = [(x if kind == way else x.double()).detach().requires_grad_() for x in inputs]
+        y, _ = call(name, given, kind)
+        result += torch.autograd.grad(y, given, weights.to(y.dtype))
+    check_gradients(found, want, dtype)
+
+
+@both_operators
 @every_way
 def test_large_and_small_inputs_keep_their_digits(name, way):
     dtype = WAYS[way][-1]
