@@ -141,7 +141,7 @@ class Session:
 
         self.ranks.lead(load)
         if self.ranks.any(bool(found)):
-            tensors = found or wanted
+            tensors = found or {key: tensor.clone() for key, tensor in wanted.items()}
             self.ranks.spread(list(tensors.values()))
             self.run.restore(tensors)
 
