@@ -22,9 +22,9 @@ LIFT = 0.05  # what no control may add to the zero state's accuracy
 
 def demo(folder: str) -> None:
     """Ask the bundled model the same from zero, from its states and from controls; print tables, save a figure.
-    Then the bundled world models answer one question from zero and from a state (`seed_scene`).
 
-    folder is made where it is missing; raises PathError or SaveError where it cannot be written.
+    Then the bundled world models answer one question from zero and from a state (`seed_scene`). folder is made where it
+    is missing; raises PathError or SaveError where it cannot be written.
     """
     from rwkvlab.plots import plot_outcomes
 

@@ -14,6 +14,7 @@ from rwkvlab.model.parts import Flow
 from rwkvlab.model.vocab import END_OF_TEXT
 from rwkvlab.states.state import State
 
+FILLED = -1  # stands for no row, in a batch that is written for
 LOOK = 8  # tokens, after which rows that have ended are left out
 ROWS = {"cuda": 1024, "cpu": 64}  # questions read at once
 CELLS = {"cuda": 2**28, "cpu": 2**24}  # of logits at once, where texts are scored
@@ -48,15 +49,10 @@ def ask(model: Model, asks: Sequence[Ask], stop: str, most: int = 64) -> list[Sa
     give them: where each of their tokens is the most probable one, and then one that ends them. Only where it would
     not, something is written: `most` tokens at most, nothing for 0.
     """
-    there = {id(one.start): one.start.to(model.device) for one in asks if one.start is not None}
-    asks = [one._replace(start=None if one.start is None else there[id(one.start)]) for one in asks]
-    order = sorted(range(len(asks)), key=lambda at: [len(x) for x in (asks[at].before, asks[at].prompt)])
-    ends, rows = ends_of(model, stop), ROWS[model.device.type]
-    said: dict[int, Said] = {}
-    for at in range(0, len(order), rows):
-        block = order[at : at + rows]
-        said.update(zip(block, _block(model, [asks[i] for i in block], ends, stop, most), strict=True))
-    return [said[at] for at in range(len(asks))]
+    ends, rows, said = ends_of(model, stop), ROWS[model.device.type], []
+    for at in range(0, len(asks), rows):
+        said += _block(model, asks[at : at + rows], ends, stop, most)
+    return said
 
 
 def ends_of(model: Model, stop: str) -> Tensor:
@@ -69,7 +65,9 @@ def ends_of(model: Model, stop: str) -> Tensor:
 @torch.no_grad()
 def begun(model: Model, asks: Sequence[Ask]) -> Flow:
     """Return the running states of a batch in front of the prompts."""
-    flow = model.begin([one.start for one in asks])
+    starts = {id(one.start): one.start for one in asks}
+    at = {key: row for row, key in enumerate(starts)}
+    flow = model.begin(list(starts.values())).pick([at[id(one.start)] for one in asks])
     if any(len(one.before) for one in asks):
         flow, _ = _read(model, [one.before for one in asks], flow)
         bare = [row for row, one in enumerate(asks) if len(one.before) and not one.shifts]
@@ -93,7 +91,7 @@ def _block(model: Model, asks: Sequence[Ask], ends: Tensor, stop: str, most: int
     logprob = _logprobs(first, answers[:, 0]) + (_logprobs(after[:, :-1], answers[:, 1:]) * counted[:, 1:]).sum(1)
     texts: dict[int, str] = {}
     others = (~exact).nonzero()[:, 0].tolist()
-    if most:
+    if most and others:
         written = _written(model, first[others], kept.pick(others), ends, most)
         texts = {row: model.tokenizer.decode(ids).split(stop)[0] for row, ids in zip(others, written, strict=True)}
     pairs = zip(exact.tolist(), logprob.tolist(), strict=True)
@@ -103,37 +101,51 @@ def _block(model: Model, asks: Sequence[Ask], ends: Tensor, stop: str, most: int
 def _written(model: Model, logits: Tensor, flow: Flow, ends: Tensor, most: int) -> list[list[int]]:
     """Return what is written greedily from the logits [B,vocab] after the prompts, up to what ends it."""
     written: list[list[int]] = [[] for _ in logits]
-    rows, token, tokens = list(range(len(logits))), logits.argmax(-1), []
-    while rows:
+    tokens: list[Tensor] = []
+    token, flow, places = _shrunk(logits.argmax(-1), flow, list(range(len(logits))))
+    for step in range(1, most + 1):
         tokens.append(token)
-        if len(tokens) % LOOK == 0 or len(written[rows[0]]) + len(tokens) == most:
+        if step % LOOK == 0 or step == most:
             block = torch.stack(tokens, 1)  # [B,LOOK]
             ended = torch.isin(block, ends)
             sizes = torch.where(ended.any(1), ended.int().argmax(1), block.shape[1]).tolist()
-            for row, ids, size in zip(rows, block.tolist(), sizes, strict=True):
-                written[row] += ids[:size]
-            full = len(written[rows[0]]) >= most
-            live = [] if full else [at for at, size in enumerate(sizes) if size == block.shape[1]]
-            if len(live) < len(rows):
-                rows, token, flow = [rows[at] for at in live], token[live], flow.pick(live)
+            for at, (row, ids, size) in enumerate(zip(places, block.tolist(), sizes, strict=True)):
+                if row != FILLED:
+                    written[row] += ids[:size]
+                    places[at] = row if size == len(ids) else FILLED
             tokens = []
-            if not rows:
+            if step == most or set(places) <= {FILLED}:
                 break
+            token, flow, places = _shrunk(token, flow, places)
         after = model.run(token[:, None], flow, "last")
         assert after is not None
         token = after.argmax(-1)
     return written
 
 
+def _shrunk(token: Tensor, flow: Flow, places: list[int]) -> tuple[Tensor, Flow, list[int]]:
+    """Return a batch with as many places as `size_of` says, the rest of them filled."""
+    live = [at for at, row in enumerate(places) if row != FILLED]
+    size = size_of(len(live), token.device.type)
+    if size == len(places):
+        return token, flow, places
+    kept = live + live[-1:] * (size - len(live))
+    return token[kept], flow.pick(kept), [places[at] for at in live] + [FILLED] * (size - len(live))
+
+
+def size_of(rows: int, device: str) -> int:
+    """Return how large a batch of so many rows is made: on a GPU a power of two, as each size is recorded as a graph."""
+    return rows if device == "cpu" else 1 << (rows - 1).bit_length()
+
+
 @torch.no_grad()
 def token_logprobs(model: Model, asks: Sequence[Ask]) -> list[np.ndarray]:
     """Return for each `prompt`, read as a text, the natural log-probabilities of all its tokens but the first."""
-    there = {id(one.start): one.start.to(model.device) for one in asks if one.start is not None}
     order = sorted(range(len(asks)), key=lambda at: len(asks[at].prompt))
     found: dict[int, np.ndarray] = {}
     rows = max(1, CELLS[model.device.type] // (model.dims.vocab * len(asks[order[-1]].prompt)))
     for at in range(0, len(order), rows):
-        block = [asks[i]._replace(start=there.get(id(asks[i].start))) for i in order[at : at + rows]]
+        block = [asks[i] for i in order[at : at + rows]]
         tokens = _padded([one.prompt for one in block]).to(model.device)
         logits = model.run(tokens[:, :-1], begun(model, block), "all")
         assert logits is not None

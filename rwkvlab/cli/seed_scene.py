@@ -35,13 +35,14 @@ def seed_scene() -> str:
     lines = [f"One question, {QUESTION} (Tokyo to Paris), kept out of all training; greedy:\n"]
     if codes:
         lines += straight(rows, WIDTHS)
-        same = (
-            f"the same in all {len(codes)}, {codes[0]}" if len(set(codes)) == 1 else f"not the same: {', '.join(codes)}"
-        )
-        lines += ["", f"The airports are {same}: the state changes how it is said, not what."]
+        if len(set(codes)) == 1:
+            found = f"the same in all {len(codes)}, {codes[0]}: the state changes how it is said, not what."
+        else:
+            found = f"not the same: {', '.join(codes)}."
+        lines += ["", f"The airports are {found}"]
         lines += [
-            f"These are small models ({', '.join(sizes)} parameters) trained for minutes: they know questions about 48 "
-            "cities, functions of short strings, some poems, plays and novels, and nothing else."
+            f"These are small models ({', '.join(sizes)} parameters), trained for minutes: they know questions about",
+            "48 cities, functions of short strings, some poems, plays and novels, and nothing else.",
         ]
     return "\n".join([*(lines if codes else []), *missing])
 

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from rwkvlab.bundled import evidence_arms
+from rwkvlab.bundled import evidence_arms, evidence_asking
 from rwkvlab.bundled.evidence import card_summary, write_figures, write_tables
 from rwkvlab.bundled.evidence_arms import ARMS, PLAIN, Arm, arms_of, asks_of, judge, questions, run_arms
 from rwkvlab.bundled.evidence_asking import Ask, Said, ask, begun, token_logprobs
 from rwkvlab.bundled.evidence_tables import by_seed, lifts, musts, summary
 from rwkvlab.bundled.evidence_texts import HEAD, margins, run_texts, text_table
+from rwkvlab.bundled.shelf import bundled
 from rwkvlab.bundled.skills import FUNCTIONS, SKILLS, windows
 from rwkvlab.measure.interval import interval, wilson
 from rwkvlab.states.state import State
@@ -61,7 +62,7 @@ def test_an_exact_answer_is_what_greedy_writing_gives_and_then_its_end(tiny):
     assert [one.logprob for one in said[:3]] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
-def test_what_is_written_is_what_generate_batch_writes(tiny, states):
+def test_what_is_written_is_what_generate_batch_writes(tiny, states, monkeypatch):
     prompts = [tiny.encode(text) for text in ("a", "bc", "bc", "User: hello\n\nAssistant:", "d" * 30)]
     starts = [None, states[SKILLS[0], 0], None, states[SKILLS[1], 0], None]
     free = [one.text for one in tiny.generate_batch(prompts, starts, temperature=0, max_tokens=21)]
@@ -72,6 +73,11 @@ def test_what_is_written_is_what_generate_batch_writes(tiny, states):
     said = ask(tiny, [Ask(p, tiny.encode("no"), s) for p, s in zip(prompts, starts, strict=True)], stop, 21)
     wrote = tiny.generate_batch(prompts, starts, temperature=0, max_tokens=21, stop=stop)
     assert [one.text for one in said] == [one.text for one in wrote]
+    # as on a GPU: batches are filled up to a power of two, and that changes nothing
+    assert [evidence_asking.size_of(rows, "cuda") for rows in (1, 2, 5, 64, 65)] == [1, 2, 8, 64, 128]
+    monkeypatch.setattr(evidence_asking, "size_of", lambda rows, _: 1 << (rows - 1).bit_length())
+    filled = ask(tiny, [Ask(p, tiny.encode("no"), s) for p, s in zip(prompts, starts, strict=True)], stop, 21)
+    assert [one.text for one in filled] == [one.text for one in said]
     assert ask(tiny, [Ask(prompts[0], tiny.encode("no"))], "e", 0)[0].text is None
 
 
@@ -293,3 +299,21 @@ def test_the_whole_of_it_writes_tables_a_summary_and_figures(tiny, states, data,
     assert {"arms.csv", "arms_by_seed.csv", "lifts.csv", "texts.csv", "margins.csv", "texts.png"} <= names
     assert {"accuracy_functions.png", "accuracy_styles.png"} <= names
     assert evidence_arms.SHOTS == 2 and Arm("tag").state is None
+
+
+def test_on_a_model_that_knows_the_functions_the_arms_come_out_as_they_should():
+    (model, first), (_, second) = bundled("micro"), bundled("micro", 1)
+    skills = [skill for skill in SKILLS if skill.family == "function" and not skill.absent]
+    states = {(skill, seed): shelf[skill.name] for seed, shelf in ((0, first), (1, second)) for skill in skills}
+    rows = run_arms(model, states, [0, 1], n=40, draws=2, skills=skills)
+    share = rows.groupby("arm")["right"].mean()
+    assert share["state"] >= 0.97 and share["tag"] >= 0.97 and share["read tag"] == share["tag"]
+    assert share["shots"] >= 0.7 and share["read shots"] == share["shots"] and share["no state"] <= 0.3
+    assert share["wrong"] <= 0.02
+    for name in ("random", "transposed", "shuffled"):
+        assert abs(share[name] - share["no state"]) <= 0.05, name
+    assert [one.holds for one in musts(rows)][:2] == [True, True]
+    kept = rows[(rows["arm"] == "state") & (rows["seed"] == 1) & (rows["task"] == "sort")]
+    prompts = [one.prompt for one in questions(BY_NAME["sort"], 40, 0)]
+    said = model.generate_batch(prompts, second["sort"], temperature=0, max_tokens=10)
+    assert kept["right"].tolist() == [one.text == "".join(sorted(p[:-1])) for one, p in zip(said, prompts, strict=True)]

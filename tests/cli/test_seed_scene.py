@@ -65,7 +65,7 @@ def test_both_models_answer_without_and_with_the_state_in_straight_columns(world
 def test_airports_that_differ_are_said_and_hostile_answers_do_nothing(worlds):
     worlds({"rwkv7": (PLAIN, EMOJI.replace("CDG", "LHR")), "rwkv6": ("\x1b[31m\nno\n\nidea", EMOJI)})
     said = seed_scene()
-    assert "not the same: HND to CDG, HND to LHR, none, HND to CDG" in said
+    assert "not what" not in said and "not the same: HND to CDG, HND to LHR, none, HND to CDG" in said
     assert "\x1b" not in said and "⏎no⏎⏎idea" in said
 
 
