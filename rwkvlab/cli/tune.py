@@ -5,17 +5,31 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import distributed
 
 import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED
 from rwkvlab.errors import ArgError, DivergedError, PathError, SaveError, show
+from rwkvlab.model.examples import utf8_file
+from rwkvlab.model.interrupt import held_interrupt
 from rwkvlab.model.tuning import TuneStep
 from rwkvlab.states.files import SUFFIXES
 
 _TEXT = """DATA is JSONL, an object a line: {"prompt": …, "answer": …}, {"text": …} or {"messages": [{"role": "user",
-"content": …}, {"role": "assistant", …}]}. Ctrl-C ends the run after a step and saves the best state so far."""
+"content": …}, {"role": "assistant", …}]}; with --teacher also {"prompt": …}, which the teacher answers. Ctrl-C ends
+the run after a step and saves the best state so far. On several GPUs, torchrun --nproc-per-node N --no-python rwkvlab
+tune … comes to the same state: --batch is that of all together."""
+_SETTINGS = (
+    *("steps", "lr", "batch", "seed", "shifts", "template", "check", "patience", "checkpoint", "every"),
+    *("teacher_weight", "checkpointing"),
+)
+_LONGEST = 16 << 20  # bytes of a teacher's prompt
 
 
 def add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -29,9 +43,15 @@ def add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--lr", type=float, default=0.04, help="falls to 0 along a cosine (%(default)s)")
     one.add_argument("--batch", type=int, help="examples a step (16, or all if there are fewer)")
     one.add_argument("--held-out", type=float, default=0.1, help="share that is not trained on; 0: none (%(default)s)")
+    one.add_argument("--check", type=int, help="steps from one measurement of these to the next (a twentieth of all)")
     one.add_argument("--patience", type=int, help="end after so many measurements without a better one (never)")
     one.add_argument("--init", metavar="STATE", help="a state to start from (zeros)")
     one.add_argument("--shifts", action="store_true", help="train the token shifts too; only .safetensors holds them")
+    one.add_argument("--teacher", metavar="TEXT", help="a prompt whose effect becomes the state; @FILE reads it there")
+    one.add_argument("--teacher-weight", type=float, default=1.0, help="its share, beside the answers' (%(default)s)")
+    one.add_argument("--checkpoint", metavar="FILE", help="kept on the way; killed, the same command goes on from it")
+    one.add_argument("--every", type=int, help="steps from one checkpoint to the next (half a minute)")
+    one.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="less memory, more time (on a GPU)")
     one.add_argument("--template", default="world", help="for messages: world, g1, g1-fast, raw (%(default)s)")
     one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
     one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
@@ -42,34 +62,59 @@ def add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Tune and save; what is wrong with the place to save to is said before anything is trained."""
-    out = _place(arguments)
-    examples = lab.read_examples(arguments.data)
-    model = lab.load_model(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
-    )
-    init = lab.load_state(arguments.init, model) if arguments.init else None
-    options = {name: getattr(arguments, name) for name in ("steps", "lr", "batch", "seed", "shifts", "template")}
-    done = worse = 0  # steps, and measurements in a row that were not the best
+    with _ranks(arguments) as first:
+        out = _place(arguments) if first else Path(arguments.out)
+        examples = lab.read_examples(arguments.data)
+        model = lab.load_model(
+            arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
+        )
+        init = lab.load_state(arguments.init, model) if arguments.init else None
+        options = {name: getattr(arguments, name) for name in _SETTINGS} | {"teacher": _teacher(arguments.teacher)}
+        shown = last = 0
 
-    def show_step(step: TuneStep) -> None:
-        nonlocal done, worse
-        done = step.step
-        if step.held_out is not None:
-            worse = 0 if step.held_out == step.best else worse + 1
-        if step.held_out is not None or step.step in (1, step.steps):
-            print(_line(step), file=sys.stderr, flush=True)
+        def show_step(step: TuneStep) -> None:
+            nonlocal shown, last
+            last = step.step
+            if step.held_out is not None or not shown or step.step == step.steps:
+                shown += 1
+                print(_line(step), file=sys.stderr, flush=True)
 
+        try:
+            with held_interrupt() as interrupted:
+                state = lab.tune(
+                    model, examples, init=init, held_out=arguments.held_out or None, on_step=show_step,
+                    cancel=interrupted, **options,
+                )  # fmt: skip
+        except DivergedError as error:
+            if isinstance(error.state, lab.State) and last:
+                _save(error.state, out, arguments)
+            raise
+        if first:
+            _save(state, out, arguments)
+        return INTERRUPTED if interrupted.is_set() and last < arguments.steps else 0
+
+
+@contextmanager
+def _ranks(arguments: argparse.Namespace) -> Iterator[bool]:
+    """Join the other processes where torchrun started this one; yields whether it is the first, or alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ or distributed.is_initialized():
+        yield True
+        return
+    gpu = torch.cuda.is_available() and arguments.device in ("auto", "cuda")
+    if gpu:
+        arguments.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(arguments.device)
+    distributed.init_process_group("nccl" if gpu else "gloo")
     try:
-        state = lab.tune(
-            model, examples, init=init, held_out=arguments.held_out or None, patience=arguments.patience,
-            on_step=show_step, **options,
-        )  # fmt: skip
-    except DivergedError as error:
-        if isinstance(error.state, lab.State) and done:
-            _save(error.state, out, arguments)
-        raise
-    _save(state, out, arguments)
-    return 0 if done == arguments.steps or worse == arguments.patience else INTERRUPTED
+        yield distributed.get_rank() == 0
+    finally:
+        distributed.destroy_process_group()
+
+
+def _teacher(given: str | None) -> str | None:
+    if given is None or not given.startswith("@"):
+        return given
+    return utf8_file(given[1:], _LONGEST)[1]
 
 
 def _place(arguments: argparse.Namespace) -> Path:
@@ -91,6 +136,4 @@ def _save(state: lab.State, out: Path, arguments: argparse.Namespace) -> None:
 
 
 def _line(step: TuneStep) -> str:
-    held = "" if step.held_out is None else f", held out {step.held_out:.4f} (best {step.best:.4f})"
-    pace = f"{step.tokens_per_second:,.0f} tokens/s, {step.seconds_left:.0f} s left"
-    return f"step {step.step} of {step.steps}: loss {step.loss:.4f}{held}, norm {step.norm:.2f}, {pace}"
+    return str(step)

@@ -16,10 +16,11 @@ _PHRASES = (
     ("mount it all the same after load_state(…, any_base=True)", "where there is --any-base, mount it all the same"),
     ("mount transposed(state)", "turn it in Python with transposed(state)"),
     ("use Path(…).expanduser()", "write $HOME in its place"),
+    ("give another path as checkpoint=", "give another path as --checkpoint"),
     ("give it as state= too", "give it as STATE too"),
     (", or an object with encode and decode", ""),
 )
-_FLAG = re.compile(r"(?<![^\s(,;])(?:pass )?(overwrite|drop_shifts|any_base)=True")
+_FLAG = re.compile(r"(?<![^\s(,;])(?:pass )?(overwrite|drop_shifts|any_base|checkpointing)=True")
 _VALUE = re.compile(
     r"(?<![^\s(,;])(orientation|format|dtype|device|template|tokenizer|model|texts|seeds)="
     r"(?:(['\"])(.*?)\2|(\w+)|(?=(<)))?"

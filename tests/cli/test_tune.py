@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from inspect import signature
 
 import pytest
 import torch
@@ -103,3 +106,65 @@ def test_the_state_before_a_loss_that_is_not_finite_is_saved(tiny, tiny_file, da
     assert run(tiny_file, data, tmp_path / "s.safetensors") == 2
     assert "not finite" in capsys.readouterr().err
     assert lab.load_state(tmp_path / "s.safetensors").wkv.any()
+
+
+def test_a_killed_run_goes_on_with_the_same_command(tiny_file, data, tmp_path, capsys, monkeypatch):
+    real, kept = command._line, tmp_path / "run.ckpt"
+
+    def killed(step):
+        if step.step == 4:
+            raise MemoryError("as if it were killed")
+        return real(step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_line", killed)
+        assert run(tiny_file, data, tmp_path / "s.pth", "--checkpoint", str(kept), "--every", "1") == 1
+    capsys.readouterr()
+    assert run(tiny_file, data, tmp_path / "s.pth", "--checkpoint", str(kept), "--every", "1") == 0
+    assert capsys.readouterr().err.startswith("step 5 of 20")
+    assert run(tiny_file, data, tmp_path / "whole.pth") == 0
+    states = [lab.load_state(tmp_path / f"{name}.pth").wkv for name in ("s", "whole")]
+    assert torch.equal(*states)
+    capsys.readouterr()
+    # finished: the state is written again at once
+    assert run(tiny_file, data, tmp_path / "again.pth", "--checkpoint", str(kept), "--every", "1") == 0
+    assert capsys.readouterr().err == ""
+    assert run(tiny_file, data, tmp_path / "other.pth", "--checkpoint", str(kept), "--lr", "0.2") == 2
+    said = capsys.readouterr().err
+    assert "lr: '0.1' there, '0.2' here" in said and "give another path as --checkpoint, or delete it" in said
+
+
+def test_a_teacher_is_a_text_or_a_file(tiny, tiny_file, data, tmp_path, capsys):
+    data.write_text("".join(json.dumps({"prompt": f"{i}>"}) + "\n" for i in range(20)))
+    (tmp_path / "teacher.txt").write_text("say yes. ")
+    for name, teacher in (("text", "say yes. "), ("file", f"@{tmp_path / 'teacher.txt'}")):
+        options = ("--teacher", teacher, "--teacher-weight", "0.5", "--check", "5", "--no-checkpointing")
+        assert run(tiny_file, data, tmp_path / f"{name}.pth", *options) == 0
+        assert "teacher of 9 tokens, weight 0.5" in capsys.readouterr().out
+    assert torch.equal(*(lab.load_state(tmp_path / f"{name}.pth").wkv for name in ("text", "file")))
+    assert run(tiny_file, data, tmp_path / "s.pth", "--teacher", f"@{tmp_path / 'none'}") == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_torchrun_comes_to_the_same_state(tiny_file, data, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    out, kept = tmp_path / "two.pth", tmp_path / "run.ckpt"
+    given = ["tune", str(tiny_file), str(data), "-o", str(out), "--checkpoint", str(kept), "--device", "cpu", *OPTIONS]
+    shared = subprocess.run(
+        [*launch, "-m", "rwkvlab.cli", *given], capture_output=True, text=True, check=False, timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout.count("tuned: 20 steps") == 1
+    assert shared.stderr.count("step 20 of 20") == 1
+    assert main(["tune", str(tiny_file), str(data), "-o", str(tmp_path / "one.pth"), *OPTIONS]) == 0
+    one, two = (lab.load_state(tmp_path / f"{name}.pth").wkv for name in ("one", "two"))
+    assert float((one - two).norm()) < 1e-5 * float(one.norm())
+
+
+def test_every_setting_of_tune_is_an_option(capsys):
+    names = set(signature(lab.tune).parameters) - {"model", "examples", "on_step", "cancel"}
+    with pytest.raises(SystemExit):
+        main(["tune", "--help"])
+    said = capsys.readouterr().out
+    assert [name for name in names if f"--{name.replace('_', '-')}" not in said] == []
