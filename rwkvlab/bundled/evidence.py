@@ -25,7 +25,7 @@ from rwkvlab.model.engine import Model
 from rwkvlab.tensorfile import atomic_write
 
 EXPLAINED = (
-    "Mounting what was read, with its token-shifts, is the same as reading on: 'read tag' and 'read shots' must come out "
+    "Mounting what was read, with its token-shifts, is the same as reading on: 'read tag' and 'read shots' come out "
     "as 'tag' and 'shots' do. Without the token-shifts the next token does not see the one before it.",
     "'tag' of swap and list is a tag that the model never met.",
     "Answers in the styles plain and chinese to Chinese questions are the same, so the states of these two are set "

@@ -134,7 +134,7 @@ def _shrunk(token: Tensor, flow: Flow, places: list[int]) -> tuple[Tensor, Flow,
 
 
 def size_of(rows: int, device: str) -> int:
-    """Return how large a batch of so many rows is made: on a GPU a power of two, as each size is recorded as a graph."""
+    """Return how large a batch is made: on a GPU a power of two, as each size is recorded as a graph."""
     return rows if device == "cpu" else 1 << (rows - 1).bit_length()
 
 

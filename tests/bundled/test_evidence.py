@@ -211,6 +211,7 @@ def test_lifts_are_over_the_same_questions_and_of_plain_and_chinese_in_english_a
     assert found.loc["plain", "wrong", "chinese"]["questions"] == "English"
     assert found.loc["plain", "wrong", "json"]["lift"] == pytest.approx(-1 / 8)
     assert found.loc["json", "random", ""]["lift"] == 0 == found.loc["json", "transposed", ""]["lift"]
+    assert list(found.loc["json", "random", ""][["low", "high"]]) == [0, 0]  # paired: right where no state is, always
     assert found["lift"].is_monotonic_decreasing
 
 
