@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from rwkvlab.errors import ArgError, show
 from rwkvlab.states.names import parse_name
 from rwkvlab.tasks.builtin import MICRO_FUNCTIONS, micro_query
 from rwkvlab.tasks.styleworld import ABSENT_STYLE, STYLE_NAMES, world_tasks
+from rwkvlab.tasks.task import Task
 
 ABSENT_FUNCTION = "swap"  # asked of tuned states alone, as is ABSENT_STYLE: no bundled model was trained on it
 FUNCTIONS: dict[str, Callable[[str], str]] = {
@@ -103,12 +105,16 @@ def examples(skill: Skill, n: int, seed: int, folder: Path | None) -> list[tuple
         asked = queries(n, seed, held_out=False)
         return [(f"{query}>", FUNCTIONS[skill.name](query)) for query in asked]
     if skill.family == "style":
-        (task,) = world_tasks(n, seed, held_out=False, styles=[skill.name])
-        return list(task.examples())
+        return list(_styled(n, seed)[skill.name].examples())
     if folder is None:
         raise ArgError(f"data: {show(skill.name)} needs the folder of the texts; give --data")
     parts, rng = paragraphs(folder, skill.name, held_out=False), random.Random(seed)
     return [window(parts, rng.randrange(len(parts)), CHARACTERS[skill.name])[0] for _ in range(n)]
+
+
+@lru_cache(maxsize=8)
+def _styled(n: int, seed: int) -> dict[str, Task]:
+    return {task.name: task for task in world_tasks(n, seed, held_out=False, styles=STYLES)}
 
 
 def windows(folder: Path, source: str, n: int) -> list[str]:
