@@ -36,6 +36,11 @@ def tune(
     drawn without replacement by `seed`. init is where to start (None: zeros); the token shifts are trained too where
     `shifts`.
 
+    The defaults were measured on the bundled micro model (tests/benchmarks/tuning.py): after 200 steps lr 0.01 answers
+    0.93 of held-out questions rightly, 0.04 0.98, and 0.16 to 1 0.99, with heads up to 3.2 times their normal norm in
+    place of 0.5. A constant or linear rate, warm-up, RMSprop, AdamW, SGD (at lr 3) and a start from noise come within
+    0.02 of each other. A gain on the state, as some trainers have it, would be lr times that gain under Adam.
+
     held_out: examples that are not trained on, or the share of `examples` to set apart by `seed`. Their loss is
     measured before the first step, after every `check` steps (None: a twentieth of all) and after the last one; the
     state with the lowest is returned, and after `patience` measurements without a lower one the run ends.
