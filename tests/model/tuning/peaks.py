@@ -18,7 +18,7 @@ from rwkvlab.model.weights import Checkpoint
 from rwkvlab.shapes import Dims
 
 RANKS = {"w": 32, "a": 32, "v": 16, "g": 32, "maa": 16, "decay": 32}
-B, T = 8, 144
+B, T = 8, 160
 
 
 def status(name):
@@ -50,8 +50,8 @@ def main():
     torch.optim.Adam([torch.zeros(1)])
     for arch in ("x070", "x060", "x052"):
         for rest in ((6, 300, 64, False, False, torch.float32),
-                     (6, 300, 64, True, False, torch.float32), 
-                     (1, 20000, 1536, False, True, torch.float32)):  # fmt: skip
+                     (6, 300, 64, True, False, torch.float32),
+                     (1, 20000, 1280, False, True, torch.float32)):  # fmt: skip
             pid = os.fork()
             if pid == 0:
                 print(json.dumps({"case": f"{arch} {rest}", **case(arch, *rest)}), flush=True)
