@@ -68,7 +68,7 @@ def write_figures(out: Path, tables: dict[str, pd.DataFrame]) -> None:
             some = some[(some["part"] == part) & some["arm"].isin(("no state", "tag", "state"))]
             start = some["which"].where(some["arm"] == "state", some["arm"])
             cells = pd.DataFrame({"text": some["task"], "start": start, "bits_per_byte": some["bits_per_byte"]})
-            plot_matrix(cells, "text", "start", "bits_per_byte", ax=ax, best="low")
+            plot_matrix(cells, "text", "start", "bits_per_byte", ax=ax, best="low", digits=3)
             ax.set_title(f"{part} tokens")
         _save(out / "texts.png", figure)
 

@@ -38,13 +38,13 @@ def plot_accuracy(data: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_matrix(
-    data: pd.DataFrame, row: str, column: str, value: str, ax: Axes | None = None, *, best: str = ""
+    data: pd.DataFrame, row: str, column: str, value: str, ax: Axes | None = None, *, best: str = "", digits: int = 2
 ) -> Axes:
     """Draw one number a cell, each written in its cell: `row` down and `column` across, in the order of the table.
 
     data: rows with those three columns, one a cell, such as bits per byte by text and state. best: "low" or "high"
-    frames the lowest or the highest number of each row. Raises ArgError for missing columns, and where a cell has
-    several rows.
+    frames the lowest or the highest number of each row. digits: how many stand behind the point. Raises ArgError
+    for missing columns, and where a cell has several rows.
     """
     from matplotlib.patches import Rectangle
 
@@ -63,7 +63,7 @@ def plot_matrix(
     ax.set_yticks(range(grid.shape[0]), [entry(name) for name in grid.index], **words())
     ax.set_xlabel(column, **words())
     ax.set_ylabel(row, **words())
-    _write(ax, image, numbers)
+    _write(ax, image, numbers, digits)
     for at, cells in enumerate(numbers):
         if best and np.isfinite(cells).any():
             chosen = int((np.nanargmin if best == "low" else np.nanargmax)(cells))
@@ -85,12 +85,12 @@ def plot_outcomes(state: State, data: pd.DataFrame) -> Figure:
     return figure
 
 
-def _write(ax: Axes, image: Any, numbers: np.ndarray) -> None:
+def _write(ax: Axes, image: Any, numbers: np.ndarray, digits: int = 2) -> None:
     """Write each number in its cell."""
     for (row, column), number in np.ndenumerate(numbers):
         if np.isfinite(number):
             colour = ink_on(image.cmap(image.norm(number)))
-            ax.text(column, row, f"{number:.2f}", ha="center", va="center", color=colour, fontsize="small")
+            ax.text(column, row, f"{number:.{digits}f}", ha="center", va="center", color=colour, fontsize="small")
 
 
 def _grid(data: pd.DataFrame) -> pd.DataFrame:

@@ -69,6 +69,8 @@ def test_a_matrix_has_each_number_in_its_cell_and_the_best_of_each_row_framed():
 
 
 def test_a_matrix_refuses_two_rows_for_one_cell_and_an_unknown_best():
+    one = pd.DataFrame({"text": ["a"], "start": ["x"], "bits": [1.23456]})
+    assert plot_matrix(one, "text", "start", "bits", Figure().subplots(), digits=3).texts[0].get_text() == "1.235"
     table = pd.DataFrame({"text": ["a", "a"], "start": ["x", "x"], "bits": [1.0, 2.0]})
     with pytest.raises(ArgError, match="several rows for 'a', 'x'"):
         plot_matrix(table, "text", "start", "bits", ax=Figure().subplots())
