@@ -51,7 +51,7 @@ class Skill(NamedTuple):
     @property
     def context(self) -> int:
         """How many tokens the documents of this family had in training."""
-        return {"function": 48, "style": 192, "source": 512}[self.family]
+        return {"function": 48, "style": 112, "source": 512}[self.family]
 
 
 SKILLS = (
@@ -62,7 +62,7 @@ SKILLS = (
 
 
 def file_name(skill: Skill, arch: str, parameters: int, date: str) -> str:
-    """Return the name of a state's file as published ones are: rwkv-x070-emoji_single_round-5M-20261123-ctx192."""
+    """Return the name of a state's file as published ones are: rwkv-x070-emoji_single_round-5M-20261123-ctx112."""
     return f"rwkv-{arch}-{skill.purpose}-{parameters / 1e6:.0f}M-{date}-ctx{skill.context}.safetensors"
 
 

@@ -103,7 +103,7 @@ def test_a_file_name_says_what_the_state_is_for():
         assert (said.arch, said.size, said.date, said.ext) == ("x070", "5M", "20261123", ".safetensors")
         assert said.ctx == skill.context and skill_of(name) == skill
     name = file_name(BY_NAME["emoji"], "x060", 6_136_832, "20261123")
-    assert name == "rwkv-x060-emoji_single_round-6M-20261123-ctx192.safetensors"
+    assert name == "rwkv-x060-emoji_single_round-6M-20261123-ctx112.safetensors"
     assert skill_of("rwkv-x060-something-6M.safetensors") is None
 
 

@@ -37,10 +37,15 @@ def stages(exact: bool, r: Tensor, v: Tensor) -> int:
     return 1 if exact or max(r.shape[3], v.shape[3]) > 64 or shared_memory(r.device) < 200_000 else 3
 
 
-def walks(programs: int, r: Tensor, v: Tensor) -> bool:
-    """Whether one program a head has the room it needs and keeps the GPU busy: three for two of its multiprocessors."""
+def walks(programs: int, r: Tensor, w: Tensor, v: Tensor, kept: bool) -> bool:
+    """Whether one program a head has the room it needs and keeps the GPU busy: three for two of its multiprocessors.
+
+    Never for a backward pass (`kept`) where w is fp32 beside 16-bit inputs, as in the models: on an H100, compiled by
+    Triton 3.6, `walk_back` then gave NaN from its second chunk on.
+    """
     roomy = max(r.shape[3], v.shape[3]) <= 64 or shared_memory(r.device) >= 120_000
-    return roomy and 2 * programs >= 3 * multiprocessors(r.device)
+    mixed = kept and w.dtype is torch.float32 and r.dtype is not torch.float32
+    return roomy and not mixed and 2 * programs >= 3 * multiprocessors(r.device)
 
 
 def forward(
@@ -57,7 +62,7 @@ def forward(
     exact = half is torch.float32
     BK, BV = padded(K), padded(V)
     again, kept = bool(keep & STATES), bool(keep & BACKWARD)
-    walking = walks(table.sequences * H, r, v)
+    walking = walks(table.sequences * H, r, w, v, kept)
     inverse = r.new_empty((G, H, C, C), dtype=half)
     y, s, states = torch.empty_like(v), torch.empty_like(s0), s0.new_empty((G if again else 0, H, V, K))
     before = u = inverse  # not written to unless they are kept

@@ -15,7 +15,7 @@ def _saved(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0:
     H, C, K, V = r.shape[2], CHUNK, padded(r.shape[3]), padded(v.shape[3])
     states, u = (r.new_empty((chunks, H, rows, V), dtype=half) for rows in (K, C))
     sizes = [s0.new_empty((chunks, H)), s0.new_empty((3, chunks, H, C))]
-    walking = walks(s0.shape[0] * H, r, v)
+    walking = walks(s0.shape[0] * H, r, w, v, True)
     inverse = r.new_empty((chunks if walking else 0, H, C, C), dtype=half)
     prepared = 0 if walking else chunks
     return [states, u, *sizes, inverse, *empty_prepared(r, s0, prepared, half, prepared)]
