@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from rwkvlab.bundled.evidence_asking import Ask, ask
 from rwkvlab.bundled.feeding import KINDS, Feed
 from rwkvlab.bundled.initial import initial_weights
 from rwkvlab.bundled.micro_data import Batch
@@ -19,7 +20,6 @@ from rwkvlab.bundled.mix import Mix
 from rwkvlab.bundled.pretrain_run import Run
 from rwkvlab.bundled.training import Recipe, Trainer
 from rwkvlab.errors import ArgError
-from rwkvlab.measure.experiments.experiment import Experiment
 from rwkvlab.model.engine import load_model
 from rwkvlab.shapes import Dims
 from rwkvlab.tasks.builtin import micro_tasks
@@ -52,9 +52,13 @@ def look(path: Path, vocab: Path, device: str, n: int = LOOKED) -> dict[str, dic
     """Return the shares of `n` held-out questions of each task that are answered rightly, with the tag and without."""
     model, shares = load_model(path, device=device, tokenizer=vocab), {}
     for name, tagged in (("tag", True), ("no tag", False)):
-        tasks = [*micro_tasks(n, tagged=tagged), *world_tasks(n, tagged=tagged)]
-        said = Experiment(model, {"zero": None}, tasks).run()
-        shares[name] = {str(task): float(x) for task, x in said.groupby("task")["right"].mean().items()}
+        right = {}
+        for stop, tasks in (("\n", micro_tasks(n, tagged=tagged)), ("\n\n", world_tasks(n, tagged=tagged))):
+            for task in tasks:
+                pairs = [(prompt, told.removesuffix(stop)) for prompt, told in task.examples()]
+                asks = [Ask(model.encode(prompt), model.encode(told)) for prompt, told in pairs]
+                right[task.name] = sum(said.exact for said in ask(model, asks, stop, most=0)) / n
+        shares[name] = right
     return shares
 
 

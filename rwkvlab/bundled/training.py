@@ -26,10 +26,13 @@ class Recipe:
 
     tokens: about those of a step, padding counted; rows: what they make of each kind of document. lr rises through the
     warmup and falls along a cosine to `last` of it. noise: the share of rows that are read from a random state.
+
+    After 1,800 steps (120 M tokens with padding) functions and StyleWorld are learned and the texts have been read some
+    three times: in a run of 6,400 steps the loss of held-out texts rose from 3.4 nats a token at step 1,300 to 4.3.
     """
 
     seed: int = 0
-    steps: int = 6000
+    steps: int = 1800
     tokens: int = 65536
     lr: float = 2e-3
     warmup: int = 200
