@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from rwkvlab.shapes import Dims
 
@@ -79,26 +78,6 @@ class Way:
     def plain(self) -> bool:
         """Whether nothing is reported on the way and no slow backend is asked for: any shorter way will do."""
         return self.tap is None and self.chunk_states is None and self.backend in (None, "triton")
-
-
-def layerwise(block: Callable[..., tuple[Any, ...]], i: int, flow: Flow, way: Way, *given: Any) -> tuple[Any, ...]:
-    """Return `block(i, flow, way, *given)` of layer i, which moves flow.wkv[i], flow.att[i] and flow.ffn[i].
-
-    With way.recompute only what enters the layer is kept for the way back (Chen et al. 2016, arXiv 1604.06174).
-    """
-    if not (way.recompute and torch.is_grad_enabled()):
-        return block(i, flow, way, *given)
-
-    def alone(wkv: Tensor, att: Tensor, ffn: Tensor, *given: Any) -> tuple[Any, ...]:
-        part: Any = Flow(*({i: x} for x in (wkv, att, ffn)))  # type: ignore[arg-type]
-        out = block(i, part, way, *given)
-        return *out, part.wkv[i], part.att[i], part.ffn[i]
-
-    state = flow.wkv[i], flow.att[i], flow.ffn[i]
-    *out, flow.wkv[i], flow.att[i], flow.ffn[i] = checkpoint(
-        alone, *state, *given, use_reentrant=False, preserve_rng_state=False
-    )
-    return tuple(out)
 
 
 def frame(weights: Mapping[str, Tensor], dims: Dims, layers: list[Any]) -> Weights:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from wkv import wkv6, wkv6_step
 
+from rwkvlab.model.layerwise import layerwise
 from rwkvlab.model.parts import (
     Flow,
     NormWeights,
@@ -20,7 +21,6 @@ from rwkvlab.model.parts import (
     frame_shapes,
     head_norm,
     last,
-    layerwise,
     linear,
     norm,
     pair,

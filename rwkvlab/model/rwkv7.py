@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from wkv import wkv7, wkv7_step
 
+from rwkvlab.model.layerwise import layerwise
 from rwkvlab.model.parts import (
     Flow,
     NormWeights,
@@ -21,7 +22,6 @@ from rwkvlab.model.parts import (
     frame_shapes,
     head_norm,
     last,
-    layerwise,
     linear,
     matvec,
     norm,

@@ -35,6 +35,7 @@ def gradients(arch, recompute):
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         logits = model.run(tokens, flow, "all", Way(backend="chunked", recompute=recompute))
         ends = sum(x.float().square().mean() for x in flow.wkv + flow.att + flow.ffn)
+    with torch.enable_grad():
         found = torch.autograd.grad(logits.float().square().mean() + ends, starts)
     return logits, found, sum(kept.values())
 
