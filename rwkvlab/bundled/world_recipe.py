@@ -47,13 +47,18 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the states are tuned: `examples` of each skill, Adam from zeros, the rate falling from lr along a cosine."""
+    """How the states are tuned: `examples` of each skill, Adam from zeros, the rate falling from lr along a cosine.
+
+    Those of the four sources read many times the tokens of the others a step, and have steps and a batch of their own.
+    """
 
     examples: int = 1024
     steps: int = 200
     lr: float = 0.04
     batch: int = 16
     seeds: tuple[int, ...] = SEEDS
+    source_steps: int = 60
+    source_batch: int = 8
 
 
 def parameters(model: Model) -> int:
@@ -68,11 +73,22 @@ def tune_states(
 
     Each seed has other examples in another order.
     """
+    found: dict[tuple[Skill, int], State] = {}
+    for source in (False, True):
+        some = [skill for skill in skills if (skill.family == "source") == source]
+        steps, batch = (recipe.source_steps, recipe.source_batch) if source else (recipe.steps, recipe.batch)
+        found |= _tuned(model, recipe, data, some, steps, min(batch, recipe.examples), report) if some else {}
+    return found
+
+
+def _tuned(
+    model: Model, recipe: Recipe, data: Path | None, skills: Sequence[Skill], steps: int, batch: int, report: Any
+) -> dict[tuple[Skill, int], State]:
+    """The states of skills that share the number of steps and of examples a step."""
     runs = {f"{skill.name} {seed}": (skill, seed) for skill in skills for seed in recipe.seeds}
     given = {name: examples(skill, recipe.examples, seed, data) for name, (skill, seed) in runs.items()}
     seeds = {name: seed for name, (_, seed) in runs.items()}
-    options: dict[str, Any] = {"steps": recipe.steps, "lr": recipe.lr, "batch": min(recipe.batch, recipe.examples)}
-    tuned = tune_many(model, given, seeds=seeds, on_step=report, **options)
+    tuned = tune_many(model, given, seeds=seeds, on_step=report, steps=steps, lr=recipe.lr, batch=batch)
     found = {}
     for name, (skill, seed) in runs.items():
         state = tuned[name]
@@ -156,6 +172,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, default=Recipe.steps, help="of each state (%(default)s)")
     add("--lr", type=float, default=Recipe.lr, help="the highest rate (%(default)s)")
     add("--batch", type=int, default=Recipe.batch, help="examples of a step (%(default)s)")
+    add("--source-steps", type=int, default=Recipe.source_steps, help="of each state of a source (%(default)s)")
+    add("--source-batch", type=int, default=Recipe.source_batch, help="texts of a step of those (%(default)s)")
     add("--examples", type=int, default=Recipe.examples, help="of each skill (%(default)s)")
     add("--skills", nargs="+", choices=[skill.name for skill in SKILLS], help="tune these alone")
     add("--date", default=f"{datetime.now(UTC):%Y%m%d}", help="that the names of the files say (today)")
@@ -170,7 +188,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Tune and write the states and card.json."""
     begin, args = time.perf_counter(), _arguments(argv)
     model = open_world(args.model, args.device)
-    recipe = Recipe(args.examples, args.steps, args.lr, args.batch, tuple(args.seeds))
+    own = args.source_steps, args.source_batch
+    recipe = Recipe(args.examples, args.steps, args.lr, args.batch, tuple(args.seeds), *own)
     skills = [s for s in SKILLS if (s.name in args.skills if args.skills else args.data or s.family != "source")]
 
     def report(step: int, losses: Mapping[str, float]) -> None:
