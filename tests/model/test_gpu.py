@@ -10,6 +10,7 @@ from rwkvlab.bundled.shelf import bundled
 from rwkvlab.model import graphs
 from rwkvlab.model.parts import Way
 from rwkvlab.tasks.builtin import micro_tasks
+from rwkvlab.tasks.styleworld import world_tasks
 
 pytestmark = [
     pytest.mark.gpu,
@@ -215,3 +216,19 @@ def test_graphs_stay_within_their_number_and_memory(micro):
     assert torch.cuda.memory_allocated() <= used + 2**20
     slots = gpu._engine._graphs._slots
     assert len(slots) <= graphs.SLOTS and all(len(slot._graphs) <= graphs.KEPT for slot in slots)
+
+
+@pytest.mark.parametrize("name", ["rwkv7", "rwkv6"])
+@pytest.mark.parametrize("rows", [4, 200])
+def test_tuning_in_bf16_goes_the_way_that_it_goes_on_a_cpu(name, rows):
+    """Answers alone count, so that most tokens have no gradient; 200 rows have heads enough to fill a GPU."""
+    gpu, _ = bundled(name)
+    cpu = lab.load_model(gpu.recipe.path, device="cpu", dtype="fp32", tokenizer=gpu.tokenizer)
+    (task,) = world_tasks(rows, held_out=False, styles=("emoji",))
+    losses = []
+    for model in (cpu, gpu):
+        steps = []
+        state = lab.tune(model, task.examples(), steps=3, batch=rows, lr=0.01, on_step=steps.append)
+        losses.append([step.loss for step in steps])
+        assert state.wkv.isfinite().all()
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
