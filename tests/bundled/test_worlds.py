@@ -90,7 +90,7 @@ def test_the_files_are_whole_small_and_of_one_model(name):
 
 @there
 def test_what_must_hold_of_the_evidence_holds(name):
-    """All four for RWKV-7. For RWKV-6 states are right too, but a control and a text came out otherwise: see its card."""
+    """All four for RWKV-7; for RWKV-6 a control and a text came out otherwise, which its card tells."""
     evidence = json.loads((ROOT / name / "card.json").read_text("utf-8"))["evidence"]
     assert evidence["questions of each task"] >= 40 and len(evidence["tuning seeds"]) >= 1
     assert len(evidence["musts"]) == 4
