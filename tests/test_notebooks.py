@@ -42,6 +42,14 @@ SHOWN = {
         "text/html": 2,
         "words": ["is gone after 166 tokens", "gone after 19 tokens", "own: half", "all shares: 1.000000"],
     },
+    "07_tuning_a_state": {
+        "image/png": 3,
+        "text/html": 5,
+        "words": [
+            *("test questions among the examples: 0", "times normal", "120 steps, lr 0.16", "- 到巴黎(CDG)"),
+            *("in plain sentences: 1.00", "same answer as from zero", "purpose list_single_round", "- To Paris (CDG)"),
+        ],
+    },
     "挂载_state": {
         "text/html": 4,
         "words": ["the default", "用途 chn_文言文和古典名著", "made for RWKV-6", "tenalp", "不见了", "+[[state]]"],

@@ -24,6 +24,7 @@ from rwkvlab.model.engine import load_model
 from rwkvlab.shapes import Dims
 from rwkvlab.tasks.builtin import micro_tasks
 from rwkvlab.tasks.styleworld import world_tasks
+from rwkvlab.tensorfile import atomic_write
 
 NAMES = {"x070": "rwkv7", "x060": "rwkv6"}
 DIMS = {arch: Dims(arch=arch, L=6, H=4, C=256, K=64, V=64, ffn=512, vocab=3584) for arch in NAMES}
@@ -93,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         vocab, path = args.out / "vocab.txt", args.out / f"{NAMES[args.arch]}.pth"
-        vocab.write_bytes((args.data / "vocab.txt").read_bytes())
+        words = (args.data / "vocab.txt").read_bytes()
+        atomic_write(vocab, lambda file: file.write(words))
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dims = DIMS[args.arch]

@@ -66,7 +66,7 @@ def writes(name):
     )
 
 
-def matrix(table, ax):
+def matrix(table, ax=None):
     return plots.plot_matrix(table, "text", "start", "bits_per_byte", ax=ax, best="low")
 
 

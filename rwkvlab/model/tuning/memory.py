@@ -23,10 +23,9 @@ PROBES = (64, 128)  # tokens that are read to see what is kept of each for the w
 STATES = 5  # the state that is trained, its gradient, what Adam keeps of it, the best so far
 FLOWS = 3  # of each row: the state at the start, at the end, and its gradient
 # Beyond what is kept for the way back: where memory is cut into pieces (measured on a CPU with glibc: a third), and
-# with checkpointing one layer on the way back, with what it works with, and on a CPU pieces of each layer.
+# with checkpointing one layer on the way back, with what it works with.
 SPARE = {"cpu": 1.3}
-LAYER_BACK = 1.6
-PIECES = {"cpu": 0.25}
+LAYER_BACK = 2.0
 # An estimate so many times what is free cannot fit, whatever it is off by
 HOPELESS = 1.5
 
@@ -53,7 +52,7 @@ def tuning_memory(
     layer = token / dims.L
     if again:
         # x and, of RWKV-7, the first layer's values enter a layer
-        per_token = 2 * dims.L * dims.C * size + LAYER_BACK * layer + PIECES.get(where, 0.0) * token
+        per_token = 2 * dims.L * dims.C * size + LAYER_BACK * layer
     else:
         per_token = SPARE.get(where, 1.1) * token + layer
     per_token += layer if teacher else 0
