@@ -50,11 +50,9 @@ def tuning_memory(
     few, many = (_kept(model, count) for count in PROBES)
     token = max(0, many - few) / (PROBES[1] - PROBES[0])  # bytes of all layers
     layer = token / dims.L
-    if again:
-        # x and, of RWKV-7, the first layer's values enter a layer
-        per_token = 2 * dims.L * dims.C * size + LAYER_BACK * layer
-    else:
-        per_token = SPARE.get(where, 1.1) * token + layer
+    # of a layer that is computed again, what enters it is kept: x and, of RWKV-7, the first layer's values
+    entering = 2 * dims.L * dims.C * size + LAYER_BACK * layer
+    per_token = entering if again else SPARE.get(where, 1.1) * token + layer
     per_token += layer if teacher else 0
     state = 4 * (dims.L * dims.H * dims.V * dims.K + 2 * dims.L * dims.C)
     logits = min(counted, max(1, PIECE // dims.vocab)) * dims.vocab * 4 * (8 if teacher else 4)
