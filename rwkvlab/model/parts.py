@@ -66,7 +66,8 @@ class Flow:
 class Way:
     """How a pass is computed: the WKV backend, and what to report on the way.
 
-    recompute: under autograd, no layer's activations are kept: they are computed once more on the way back.
+    recompute: under autograd, no layer's activations are kept: they are computed once more on the way back,
+    and gradients reach the initial state, not the weights.
     """
 
     backend: str | None = None
