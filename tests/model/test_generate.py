@@ -339,7 +339,7 @@ def test_a_generation_in_another_thread_is_the_same(model):
 
 def test_an_error_in_on_text_comes_out_as_it_is(model):
     with pytest.raises(ZeroDivisionError):
-        generate(model, "abc", max_tokens=5, on_text=lambda piece: 1 / 0)
+        generate(model, "abc", max_tokens=20, seed=4, ban=(0,), on_text=lambda piece: 1 / 0)
 
 
 @pytest.mark.parametrize("empty", ["", []])
