@@ -1,5 +1,6 @@
 """The letters of every shape (B T L H V K C) and the checks made at the doors."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -71,3 +72,14 @@ def as_tensor(name: str, value: object) -> Tensor:
     if not tensor.is_floating_point():
         raise ArgError(f"{name}: need floating-point numbers, got {tensor.dtype}")
     return tensor
+
+
+def as_number(name: str, value: object) -> float:
+    """Return whatever converts to a finite float, tensors of one number too, but no text; raises ArgError."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ArgError(f"{name}: need a finite number, got {show(value)}")
+    return number

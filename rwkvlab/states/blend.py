@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, NonFiniteError, StateOpError, show
 from rwkvlab.shapes import check_items, check_range
+from rwkvlab.states.card import parents_of, term_of
 from rwkvlab.states.fits import check_alike, common_card
-from rwkvlab.states.state import State, parents_of, term_of
+from rwkvlab.states.state import State
 
 _PARTS = ("wkv", "att_shift", "ffn_shift")
 _GROWTH = 100.0  # a layer whose norm grows more than this is worth a warning
 
 
-def lerp(a: State, b: State, t: float, *, extrapolate: bool = False) -> State:
-    """Return (1 - t) a + t b: a at t = 0, b at t = 1, token-shifts included.
+def lerp(a: State, b: State, t: float | Sequence[float], *, extrapolate: bool = False) -> State:
+    """Return (1 - t) a + t b: a at t = 0, b at t = 1, token-shifts included; t may be a list of one number a layer.
 
     Raises ArgError unless 0 <= t <= 1 (any finite t with extrapolate), MismatchError for states of different models.
     """
-    t = _fraction("t", t, extrapolate)
     _check("lerp", a, b)
-    return _sum("lerp", [a, b], [1 - t, t], f"lerp({term_of(a)}, {term_of(b)}, {t:.9g})")
+    share, text = _by_layer(a, "t", t, lambda name, value: _fraction(name, value, extrapolate))
+    return _sum("lerp", [a, b], [1 - share, share], f"lerp({term_of(a)}, {term_of(b)}, {text})")
 
 
 def slerp(a: State, b: State, t: float) -> State:
@@ -73,10 +75,30 @@ def mix(states: Sequence[State], weights: Sequence[float], *, extrapolate: bool 
     return _sum("mix", states, values, recipe)
 
 
-def scale(a: State, gain: float) -> State:
-    """Return the state times a number, token-shifts included: 1 leaves it, 0 is the zero state. Raises ArgError."""
+def scale(a: State, gain: float | Sequence[float]) -> State:
+    """Return the state times a number, or each layer times one of a list, token-shifts included.
+
+    1 leaves it, 0 is the zero state. Raises ArgError for what is not in [-1e6, 1e6], and for another number of layers.
+    """
     _check("scale", a)
-    return _sound("scale", a * check_range("gain", gain, -1e6, 1e6), [a])
+    factor, text = _by_layer(a, "gain", gain, lambda name, value: check_range(name, value, -1e6, 1e6))
+    if isinstance(factor, Tensor):
+        return _sum("scale", [a], [factor], f"scale({term_of(a)}, {text})")
+    return _sound("scale", a * factor, [a])
+
+
+def without(a: State, layer: int, head: int | None = None) -> State:
+    """Return what `State.zero` does: the state with one head, or (None) all of a layer, set to zero."""
+    layers, heads = a.wkv.shape[:2]
+    layer = int(check_range("layer", layer, 0, layers - 1, whole=True))
+    wkv = a.wkv.clone()
+    place = f"L{layer}"
+    if head is None:
+        wkv[layer] = 0.0
+    else:
+        head = int(check_range("head", head, 0, heads - 1, whole=True))
+        wkv[layer, head], place = 0.0, f"L{layer}H{head}"
+    return a.replace(wkv=wkv, card=common_card([a], f"zero({term_of(a)}, {place})", parents_of(a)))
 
 
 def splice(base: State, donor: State, at: Iterable[tuple[int, int]]) -> State:
@@ -142,6 +164,18 @@ def _fraction(name: str, value: float, extrapolate: bool | None = None) -> float
     return float(value)
 
 
+def _by_layer(a: State, name: str, value: Any, check: Callable[[str, Any], float]) -> tuple[float | Tensor, str]:
+    """Return a checked number, or [L] of them for a list of one a layer; and how it stands in a recipe."""
+    if not isinstance(value, (list, tuple)) and not getattr(value, "ndim", 0):
+        number = check(name, value)
+        return number, f"{number:.9g}"
+    if len(value) != len(a.wkv):
+        raise ArgError(f"{name}: need one number, or one for each of {len(a.wkv)} layers, got {len(value)}")
+    items = value.tolist() if hasattr(value, "tolist") else value
+    numbers = [check(f"{name}[{layer}]", item) for layer, item in enumerate(items)]
+    return torch.tensor(numbers, device=a.wkv.device), f"[{', '.join(f'{number:.9g}' for number in numbers)}]"
+
+
 def _check(what: str, *states: State) -> None:
     for state in states:
         if not isinstance(state, State):
@@ -149,11 +183,16 @@ def _check(what: str, *states: State) -> None:
         check_alike(states[0], state, what)
 
 
-def _sum(what: str, states: list[State], weights: list[float], recipe: str) -> State:
+def _sum(what: str, states: list[State], weights: Sequence[float | Tensor], recipe: str) -> State:
+    """Return the sum of states times their weights, each a number or [L], one a layer."""
+
     def total(part: str) -> Tensor:
-        summed = weights[0] * getattr(states[0], part)
-        for state, weight in zip(states[1:], weights[1:], strict=True):
-            summed = torch.add(summed, getattr(state, part).to(summed.device), alpha=weight)
+        first, *others = (getattr(state, part).to(states[0].wkv.device) for state in states)
+        axes = (-1, *[1] * (first.dim() - 1))  # of a weight, beside [L,H,V,K] or [L,C]
+        start, *rest = (w.view(axes) if isinstance(w, Tensor) else w for w in weights)
+        summed = start * first
+        for other, w in zip(others, rest, strict=True):
+            summed = summed + w * other if isinstance(w, Tensor) else torch.add(summed, other, alpha=w)
         return summed
 
     card = common_card(states, recipe, [name for state in states for name in parents_of(state)])

@@ -1,8 +1,12 @@
 """What is known about a state or a model: its name, its base, how it was made; and whether two bases are the same."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 from rwkvlab.errors import SchemaError, show
+
+if TYPE_CHECKING:
+    from rwkvlab.states.state import State
 
 FINGERPRINT_TOLERANCE = 8  # bits of 256 that rounding to another dtype may flip
 
@@ -57,6 +61,19 @@ class StateCard:
 
 def _sound(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def term_of(state: "State", *, product: bool = False) -> str:
+    """Return how a state stands in a recipe: its name, or its own recipe, in brackets where it becomes a factor."""
+    recipe = state.card.recipe
+    if not state.card.parents:
+        return state.card.name or "state"
+    return f"({recipe})" if product and (" + " in recipe or " - " in recipe) else recipe
+
+
+def parents_of(state: "State") -> tuple[str, ...]:
+    """Return the names of the states that a state was made from; its own if it was not made."""
+    return state.card.parents or (state.card.name or "state",)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rwkvlab.errors import NonFiniteError, StateOpError, show
 from rwkvlab.shapes import check_range
-from rwkvlab.states.card import StateCard
-from rwkvlab.states.state import State, parents_of, term_of
+from rwkvlab.states.card import StateCard, parents_of, term_of
+from rwkvlab.states.state import State
 
 
 def random_like(state: State, seed: int = 0) -> State:

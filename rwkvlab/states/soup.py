@@ -10,8 +10,9 @@ from torch import Tensor
 
 from rwkvlab.errors import ArgError, NonFiniteError, StateOpError
 from rwkvlab.shapes import check_items, check_shape
+from rwkvlab.states.card import parents_of, term_of
 from rwkvlab.states.fits import check_alike, common_card
-from rwkvlab.states.state import State, parents_of, term_of
+from rwkvlab.states.state import State
 
 
 @dataclass(frozen=True, eq=False)

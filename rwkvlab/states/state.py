@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rwkvlab.errors import ArgError, MismatchError, StateOpError, show
-from rwkvlab.shapes import as_tensor, check_shape
-from rwkvlab.states.card import StateCard
+from rwkvlab.shapes import as_number, as_tensor, check_shape
+from rwkvlab.states.card import StateCard, parents_of, term_of
 from rwkvlab.states.fits import HasDims, check_alike, check_model, common_card
 from rwkvlab.states.fits import check_fits as check_fits
 from rwkvlab.states.render import describe, to_html
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class State:
@@ -151,19 +153,37 @@ class State:
         return _combine(self, other, -1.0, "-")
 
     def __mul__(self, factor: object) -> State:
-        value = _factor(factor)
+        value = as_number("state arithmetic", factor)
         return _derive(self, value, f"{value:.9g} * {term_of(self, product=True)}")
 
     __rmul__ = __mul__
 
     def __truediv__(self, factor: object) -> State:
-        value = _factor(factor)
+        value = as_number("state arithmetic", factor)
         if value == 0:
             raise StateOpError("state / 0: division by zero")
         return _derive(self, 1.0 / value, f"{term_of(self, product=True)} / {value:.9g}")
 
     def __neg__(self) -> State:
         return _derive(self, -1.0, f"-{term_of(self, product=True)}")
+
+    def zero(self, layer: int, head: int | None = None) -> State:
+        """Return the state without one head, or without all of a layer's; token-shifts stay. Raises ArgError."""
+        from rwkvlab.states.blend import without
+
+        return without(self, layer, head)
+
+    def plot(self, layer: int | None = None, head: int | None = None, *, ax: Axes | None = None) -> Axes:
+        """Draw the norm of every head, or the matrix of one; ax None: the current pyplot axes. Never shows.
+
+        As `lab.plot_heads` and `lab.plot_head`. Raises ArgError for a place that is not there.
+        """
+        # the plots stand a floor above; a value that is looked at in a notebook draws itself all the same
+        from rwkvlab.plots import plot_head, plot_heads
+
+        if layer is None and head is None:
+            return plot_heads(self, ax=ax)
+        return plot_head(self, layer, head, ax)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         return describe(self)
@@ -174,29 +194,6 @@ class State:
 
 def _own(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32, copy=True).contiguous()
-
-
-def _factor(value: object) -> float:
-    try:
-        number = float(value) if not isinstance(value, (State, str)) else math.nan  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ArgError(f"state arithmetic: need a finite number, got {show(value)}")
-    return number
-
-
-def term_of(state: State, *, product: bool = False) -> str:
-    """Return how a state stands in a recipe: its name, or its own recipe, in brackets where it becomes a factor."""
-    recipe = state.card.recipe
-    if not state.card.parents:
-        return state.card.name or "state"
-    return f"({recipe})" if product and (" + " in recipe or " - " in recipe) else recipe
-
-
-def parents_of(state: State) -> tuple[str, ...]:
-    """Return the names of the states that a state was made from; its own if it was not made."""
-    return state.card.parents or (state.card.name or "state",)
 
 
 def _derive(a: State, factor: float, recipe: str) -> State:

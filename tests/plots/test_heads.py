@@ -192,3 +192,32 @@ def test_a_map_of_a_large_model_is_drawn_in_two_seconds(ax):
     began = time.perf_counter()
     plot_heads(table.assign(half_life=[math.inf, 3.0] * 1024), ax=ax).figure.canvas.draw()
     assert time.perf_counter() - began < 2
+
+
+def test_a_state_plots_itself_on_the_axes_that_it_is_given_and_shows_nothing(ax, state, monkeypatch):
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda *a, **k: pytest.fail("shown"))
+    assert state.plot(ax=ax) is ax
+    want = plot_heads(state, ax=Figure().subplots())
+    np.testing.assert_array_equal(ax.images[0].get_array(), want.images[0].get_array())
+    one = Figure().subplots()
+    assert state.plot(1, 2, ax=one) is one and "layer 1, head 2" in one.get_title()
+    np.testing.assert_array_equal(one.images[0].get_array(), state.wkv[1, 2])
+
+
+def test_a_state_without_axes_is_drawn_on_the_current_ones(state):
+    from matplotlib import pyplot as plt
+
+    _, here = plt.subplots()
+    try:
+        assert state.plot() is here and here.images
+    finally:
+        plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("layer", "head", "word"), [(2, 0, "layer"), (0, None, "head"), (None, 1, "layer"), (0, -1, "head")]
+)
+def test_a_state_refuses_to_plot_a_place_that_it_does_not_have(ax, state, layer, head, word):
+    with pytest.raises(ArgError, match=f"{word}: need an integer"):
+        state.plot(layer, head, ax=ax)
+    assert not ax.images

@@ -1,5 +1,6 @@
 """Blends have the right ends, keep their recipe, and touch nothing that they are given."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,39 @@ def test_lerp_is_the_straight_line(a, b):
     for part in PARTS:
         torch.testing.assert_close(getattr(half, part), 0.75 * getattr(a, part) + 0.25 * getattr(b, part))
     torch.testing.assert_close(lerp(a, b, 2, extrapolate=True).wkv, 2 * b.wkv - a.wkv)
+
+
+def test_a_list_has_one_weight_a_layer(a, b):
+    mixed = lerp(a, b, [0, 0.25])
+    for part in PARTS:
+        one, two, got = (getattr(state, part) for state in (a, b, mixed))
+        assert torch.equal(got[0], one[0])
+        torch.testing.assert_close(got[1], 0.75 * one[1] + 0.25 * two[1])
+    assert mixed.card.recipe == "lerp(a, b, [0, 0.25])" and mixed.card.parents == ("a", "b")
+    for gains in ((0, 3), np.array([0.0, 3.0]), torch.tensor([0.0, 3.0])):
+        scaled = scale(a, gains)
+        assert not scaled.wkv[0].any() and not scaled.ffn_shift[0].any()
+        torch.testing.assert_close(scaled.wkv[1], 3 * a.wkv[1])
+        assert scaled.card.recipe == "scale(a, [0, 3])" and scaled.card.base == a.card.base
+
+
+def test_zero_takes_one_head_or_one_layer_away_and_nothing_else(a):
+    one, layer = a.zero(layer=1, head=2), a.zero(0)
+    want = a.wkv.clone()
+    want[1, 2] = 0
+    assert torch.equal(one.wkv, want) and a.wkv[1, 2].any()
+    assert not layer.wkv[0].any() and torch.equal(layer.wkv[1], a.wkv[1])
+    assert torch.equal(one.att_shift, a.att_shift) and torch.equal(layer.ffn_shift, a.ffn_shift)
+    assert one.card.recipe == "zero(a, L1H2)" and layer.card.recipe == "zero(a, L0)"
+    assert one.card.parents == ("a",) and (one.card.arch, one.card.template) == ("x070", "world")
+    again = one.zero(0).card
+    assert again.recipe == "zero(zero(a, L1H2), L0)" and again.parents == ("a",)
+
+
+def test_a_head_that_holds_nan_can_be_taken_away(a):
+    broken = a.wkv.clone()
+    broken[1, 2, 0, 0] = float("nan")
+    assert a.replace(wkv=broken).zero(1, 2).wkv.isfinite().all()
 
 
 def test_slerp_keeps_to_the_arc_and_lets_the_norm_go_straight(a, b):
@@ -141,6 +175,14 @@ def test_wrong_arguments_are_named(a, b):
         (lambda: lerp(a, b, True), ArgError, "t: need"),
         (lambda: lerp(a, "b", 0.5), ArgError, "need a State, got str"),
         (lambda: slerp(a, b, -0.1), ArgError, "t: need"),
+        (lambda: lerp(a, b, [0.5] * 3), ArgError, "t: need one number, or one for each of 2 layers, got 3"),
+        (lambda: lerp(a, b, [0.5, 1.5]), ArgError, r"t\[1\]: need a number in \[0, 1\]"),
+        (lambda: lerp(a, b, [[0.5], [0.5]]), ArgError, r"t\[0\]: need"),
+        (lambda: scale(a, [1, float("nan")]), ArgError, r"gain\[1\]"),
+        (lambda: scale(a, []), ArgError, "2 layers, got 0"),
+        (lambda: a.zero(2), ArgError, r"layer: need an integer in \[0, 1\]"),
+        (lambda: a.zero(0, -1), ArgError, r"head: need an integer in \[0, 2\]"),
+        (lambda: a.zero(0, True), ArgError, "head"),
         (lambda: mix([], []), StateOpError, "0 states"),
         (lambda: mix([a, b], [1]), StateOpError, "2 states and 1 weights"),
         (lambda: mix([a, b], [0.5, 0.6]), StateOpError, "sum to 1.1"),
