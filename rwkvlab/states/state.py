@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from rwkvlab.states.card import StateCard, parents_of, term_of
 from rwkvlab.states.fits import HasDims, check_alike, check_model, common_card
 from rwkvlab.states.fits import check_fits as check_fits
 from rwkvlab.states.render import describe, to_html
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class State:
@@ -173,17 +170,18 @@ class State:
 
         return without(self, layer, head)
 
-    def plot(self, layer: int | None = None, head: int | None = None, *, ax: Axes | None = None) -> Axes:
-        """Draw the norm of every head, or the matrix of one; ax None: the current pyplot axes. Never shows.
+    def plot(self, layer: int | None = None, head: int | None = None, *, ax: Any = None) -> Any:
+        """Draw the norm of every head, or the matrix of one, as `lab.plot_heads` and `lab.plot_head` do.
 
-        As `lab.plot_heads` and `lab.plot_head`. Raises ArgError for a place that is not there.
+        ax: matplotlib Axes, None: pyplot's current ones; they are returned and not shown. Raises ArgError for a place
+        that is not there.
         """
         # the plots stand a floor above; a value that is looked at in a notebook draws itself all the same
         from rwkvlab.plots import plot_head, plot_heads
 
         if layer is None and head is None:
             return plot_heads(self, ax=ax)
-        return plot_head(self, layer, head, ax)  # type: ignore[arg-type]
+        return plot_head(self, layer, head, ax)  # type: ignore[arg-type]  # None is refused there
 
     def __repr__(self) -> str:
         return describe(self)
