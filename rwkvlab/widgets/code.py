@@ -40,7 +40,7 @@ def state_code(state: State | None, shelf: Mapping[str, State] | None = None, na
         return f"{variable_of(shelf, 'shelf')}[{name!r}]"
     if variable := variable_of(state, ""):
         return variable
-    source = state.card.source
+    source = state.card.source.rsplit(" (", 1)[0]  # "emoji.pth (tuned)": the file's name, and what it was taken for
     return f"lab.load_state({source!r})" if source and os.path.isfile(source) else "state"
 
 
