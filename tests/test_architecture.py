@@ -38,8 +38,8 @@ ONLY_IN = {
 NEVER = {"rwkv", "rwkv7_hf", "fla", "safetensors", "pickle", "transformers", "seaborn"}
 # a script that `verify` starts in a process of its own where PyPI's rwkv happens to be installed; imported by nothing
 EXCEPT = {("rwkvlab/measure/verifying/official_run.py", "rwkv")}
-# a value that draws itself: State.plot asks the plots, a floor above, and only when it is called
-UPWARD = {("rwkvlab/states/state.py", "rwkvlab.plots")}
+# values that draw themselves, State.plot and Difference.plot: they ask the plots, and only when they are called
+DRAW = {("rwkvlab/states/state.py", "rwkvlab.plots"), ("rwkvlab/measure/diff_report.py", "rwkvlab.plots")}
 FILES = sorted([*ROOT.glob("rwkvlab/**/*.py"), *ROOT.glob("kernels/wkv/**/*.py")])
 
 
@@ -82,16 +82,18 @@ def test_imports_run_down_only(path):
         if room not in FLOORS:
             assert here == "cli", f"{path} imports {module}"
             continue
-        up = (path.relative_to(ROOT).as_posix(), f"rwkvlab.{room}") in UPWARD
-        assert room == here or FLOORS[room] < FLOORS[here] or up, f"{path} ({here}) imports {module} ({room})"
+        if (path.relative_to(ROOT).as_posix(), f"rwkvlab.{room}") in DRAW:
+            continue
+        assert room == here or FLOORS[room] < FLOORS[here], f"{path} ({here}) imports {module} ({room})"
+        assert not (here == "measure" and room == "plots"), f"{path}: measures do not draw"
         assert not (here == "plots" and room in ("model", "tasks")), f"{path}: plots imports {room}"
 
 
-@pytest.mark.parametrize(("name", "above"), sorted(UPWARD))
-def test_what_is_imported_from_above_waits_until_it_is_called(name, above):
+@pytest.mark.parametrize(("name", "plots"), sorted(DRAW))
+def test_a_value_that_draws_itself_asks_the_plots_only_when_it_is_called(name, plots):
     tree = ast.parse((ROOT / name).read_text("utf-8"))
     inside = {id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
-    found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module.startswith(above)]
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module.startswith(plots)]
     assert found and all(id(node) in inside for node in found)
 
 

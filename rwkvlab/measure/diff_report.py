@@ -7,14 +7,17 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rwkvlab.errors import printable, show
+from rwkvlab.errors import ArgError, printable, show
 from rwkvlab.shapes import ARCH_NAMES
 from rwkvlab.states.columns import cut, pad
 from rwkvlab.states.render import NO_FORMULAS, head_map, size_text, sparkline
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 WIDTH = 80  # columns of a line
 SHOWN = 10  # heads in the table
@@ -30,6 +33,8 @@ _HEADS = {  # column of the table: its title, how its numbers are written
     "rank": ("rank", ".1f"),
     "readout_relative": ("read", ".3g"),
 }
+_BARS = ("norm_a", "norm_b", "frobenius", "relative", "readout_relative")
+_BAR = "rgba(38, 132, 214, 0.4)"  # on any theme
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,39 @@ class Difference:
         """Return everything, ready for JSON; what is not a finite number becomes None."""
         tables = {"layers": self.layers.to_dict("records"), "heads": self.heads.to_dict("records")}
         return _plain({"a": self.a, "b": self.b, "findings": self.findings, "totals": self.totals} | tables)
+
+    def plot(self, value: str = "frobenius", ax: Any = None) -> Any:
+        """Draw a column of `heads`, layers down and heads across, as `lab.plot_heads` does; returns the Axes.
+
+        ax: matplotlib Axes, None: pyplot's current ones; nothing is shown. Raises ArgError for another column, and for
+        states of different shapes, which have no heads in common.
+        """
+        # measures do not draw; this one asks the plots when it is told to
+        from rwkvlab.plots import plot_heads
+
+        self._check_heads("plot")
+        return plot_heads(self.heads, value, ax)
+
+    @property
+    def style(self) -> Styler:
+        """`heads`, those that differ most first, with bars: a pandas Styler, for a cell or `.to_html()`.
+
+        Raises ArgError for states of different shapes.
+        """
+        self._check_heads("style")
+        table = self.heads.sort_values("frobenius", ascending=False, kind="stable", ignore_index=True)
+        styler = table[["layer", "head", *(name for name in _HEADS if name in table)]].style.hide(axis="index")
+        for name in (name for name in _BARS if name in table):
+            top = table[name][table[name] < math.inf].max()
+            if top > 0:
+                styler = styler.bar(name, color=_BAR, vmin=0, vmax=top)
+        forms: dict[Any, Any] = {name: f"{{:{form}}}" for name, (_, form) in _HEADS.items() if name in table}
+        return styler.format(forms, na_rep="-")
+
+    def _check_heads(self, what: str) -> None:
+        if not len(self.heads):
+            a, b = ([side[letter] for letter in "LHVK"] for side in (self.a, self.b))
+            raise ArgError(f"{what}: the states have no heads in common, [L,H,V,K] {a} and {b}; see .findings")
 
     def __repr__(self) -> str:
         lines = [*_about("a", self.a), *_about("b", self.b), *self._cards()]

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import rwkvlab as lab
 from rwkvlab.errors import ArgError, PathError, PromptError
@@ -256,6 +257,37 @@ def test_the_html_is_the_page_and_a_map_of_the_distances():
     page = found._repr_html_()
     assert "&lt;b&gt;" in page and "<b>" not in page
     assert f"layer 1, head 2: norm of b - a {found.heads['frobenius'][5]:.3g}" in page
+
+
+def test_a_difference_draws_itself_on_the_axes_that_it_is_given():
+    ax = Figure().subplots()
+    found = diff(state(), state(1))
+    assert found.plot(ax=ax) is ax
+    assert np.allclose(ax.images[0].get_array(), found.heads["frobenius"].to_numpy().reshape(2, 3))
+    assert found.plot("cosine", Figure().subplots()).images[0].norm.vmin < 0
+    with pytest.raises(ArgError, match="'none' is not among them"):
+        found.plot("none", ax)
+
+
+def test_the_styled_heads_are_sorted_and_have_bars():
+    b = state(1)
+    wkv = state().wkv.clone()
+    wkv[0, 1] = 0  # of zero norm: relative is infinite
+    found = diff(State(wkv), b)
+    page = found.style.to_html()
+    cells = re.findall(r'class="data row\d+ col([01])" >(\d+)<', page)
+    shown = list(zip((text for at, text in cells if at == "0"), (text for at, text in cells if at == "1"), strict=True))
+    want = found.heads.sort_values("frobenius", ascending=False)[["layer", "head"]].astype(int).astype(str)
+    assert shown == list(map(tuple, want.to_numpy())) and len(shown) == 6
+    assert page.count("linear-gradient") >= 4 and "nan%" not in page and "inf%" not in page and ">inf<" in page
+    assert len(diff(state(), state()).style.to_html()) > 100  # where nothing differs there are no bars, and no error
+
+
+def test_states_without_common_heads_are_not_drawn():
+    found = diff(state(), state(1, (2, 3, 5, 5)))
+    for call in (found.plot, lambda: found.style):
+        with pytest.raises(ArgError, match=r"no heads in common, \[L,H,V,K\] \[2, 3, 4, 4\] and \[2, 3, 5, 5\]"):
+            call()
 
 
 def test_everything_is_in_the_dictionary_ready_for_json():
