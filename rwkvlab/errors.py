@@ -27,6 +27,10 @@ class LimitError(LoadError):
     """The file asks for more memory, members or depth than an honest one needs."""
 
 
+class RoomError(LoadError, MemoryError):
+    """There is not enough free memory for what the file holds."""
+
+
 class SchemaError(LoadError):
     """The tensors in the file are not the ones that were wanted."""
 

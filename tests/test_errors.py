@@ -15,6 +15,7 @@ BUILTINS = {
     "LoadError": ValueError,
     "FormatError": ValueError,
     "PathError": OSError,
+    "RoomError": MemoryError,
     "SaveError": OSError,
     "ConfigError": ValueError,
     "UnknownNameError": KeyError,

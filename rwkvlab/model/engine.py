@@ -195,8 +195,8 @@ def load_model(
     source is a path (.pth, .safetensors, Ai00's .st, the Hugging Face folder of an RWKV-7) or "owner/repo/file" on the
     Hugging Face hub. device "auto" is CUDA where there is one; dtype "auto" keeps the file's ("fp32", "bf16", "fp16").
     tokenizer: None chooses by the vocabulary size; "world", "bytes", a vocabulary file, or an object with encode and
-    decode. backend is the WKV kernel: "auto", "naive", "chunked" or "triton". Raises PathError, LoadError, VocabError
-    or ArgError.
+    decode. backend is the WKV kernel: "auto", "naive", "chunked" or "triton". Raises PathError, LoadError (RoomError
+    where memory is short), VocabError or ArgError.
     """
     path = fetch(source)
     where = _device(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,11 +12,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, SchemaError, show
 from rwkvlab.model import rwkv5, rwkv6, rwkv7
 from rwkvlab.model.containers import open_container
 from rwkvlab.model.fingerprint import Fingerprint
+from rwkvlab.model.memory import check_room
 from rwkvlab.shapes import ARCH_NAMES, DTYPES, Dims
 from rwkvlab.tensorfile import TensorFile
 
@@ -51,7 +54,8 @@ def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtyp
 
     path is a file or a Hugging Face folder, as `open_container` takes it; the fingerprint is the same from each.
     dtype "auto" keeps that of `emb.weight`; "fp32", "bf16" and "fp16" or a torch dtype convert. Raises LoadError of a
-    kind that says what is wrong: an architecture that is not run here, tensors missing or misshapen, NaN.
+    kind that says what is wrong: an architecture that is not run here, tensors missing or misshapen, NaN; RoomError
+    before anything is read where there is not enough free memory.
     """
     with open_container(path) as file:
         where = file.name
@@ -63,16 +67,19 @@ def load_weights(path: str | Path, device: torch.device, dtype: str | torch.dtyp
             text = "holds a tuned state too, which is not mounted; load_state of the same file gives it"
             warnings.warn(f"{where}: {text}", stacklevel=3)
         target = _dtype(dtype, file.info("emb.weight")[0])
+        kept = {key: torch.float32 if key.endswith(EXACT) else target for key in table}
+        size = check_room(where, {key: math.prod(shape) for key, shape in table.items()}, kept, device)
         mark = Fingerprint()
         weights: dict[str, Tensor] = {}
-        for key, shape in table.items():
-            tensor = file.read(key)
-            kept = torch.float32 if key.endswith(EXACT) else target
-            _check_finite(where, key, tensor, kept)
-            tensor = tensor.reshape(shape)
-            mark.add(key, tensor)
-            weights[key] = _lay_out(key, tensor.to(device=device, dtype=kept))
-            del tensor
+        with tqdm(total=size, unit="B", unit_scale=True, delay=2, desc=show(where[1:-1], 40), leave=False) as bar:
+            for key, shape in table.items():
+                tensor = file.read(key)
+                _check_finite(where, key, tensor, kept[key])
+                tensor = tensor.reshape(shape)
+                mark.add(key, tensor)
+                weights[key] = _lay_out(key, tensor.to(device=device, dtype=kept[key]))
+                bar.update(weights[key].nbytes)
+                del tensor
     return Checkpoint(dims, weights, mark.hex())
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, PromptError, show
 from rwkvlab.measure.arms import ZERO, States, name_arms
@@ -129,14 +130,18 @@ def _write(
     seed: int,
     sampling: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, int, Generation]]:
-    """Write all answers in batches; after an interrupted one there are no more."""
-    dims = model.dims
+    """Write all answers in batches, with a bar of tokens; after an interrupted one there are no more."""
+    dims, most = model.dims, sampling["max_tokens"]
     step = max(1, min(ROWS, BYTES // (4 * dims.L * dims.H * dims.V * dims.K)))
-    for at in range(0, len(jobs), step):
-        part = jobs[at : at + step]
-        questions, starts = [text for text, _, _ in part], [arms[name] for _, name, _ in part]
-        seeds = [seed + sample for _, _, sample in part]
-        done = chat_batch(model, questions, starts, template=form, seed=seeds, **sampling)
-        yield from ((*job, one) for job, one in zip(part, done, strict=True))
-        if any(one.finish == "interrupted" for one in done):
-            return
+    with tqdm(total=len(jobs) * most, delay=2, desc="answers", unit="token", leave=False) as bar:
+        for at in range(0, len(jobs), step):
+            part = jobs[at : at + step]
+            questions, starts = [text for text, _, _ in part], [arms[name] for _, name, _ in part]
+            seeds = [seed + sample for _, _, sample in part]
+            done = chat_batch(
+                model, questions, starts, template=form, seed=seeds, on_text=lambda *_: bar.update(), **sampling
+            )
+            bar.update((at + len(part)) * most - bar.n)  # answers that ended early count as whole
+            yield from ((*job, one) for job, one in zip(part, done, strict=True))
+            if any(one.finish == "interrupted" for one in done):
+                return

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rwkvlab.errors import TuneError
+from rwkvlab.model.memory import HOPELESS, free_memory
 from rwkvlab.model.parts import Way
 from rwkvlab.model.tuning.loss import PIECE
 from rwkvlab.shapes import check_range
@@ -26,8 +25,6 @@ FLOWS = 3  # of each row: the state at the start, at the end, and its gradient
 # with checkpointing one layer on the way back, with what it works with.
 SPARE = {"cpu": 1.3}
 LAYER_BACK = 2.0
-# An estimate so many times what is free cannot fit, whatever it is off by
-HOPELESS = 1.5
 
 
 def tuning_memory(
@@ -74,20 +71,6 @@ def check_memory(model: Model, needed: int, what: str) -> None:
     if needed > HOPELESS * free:
         raise TuneError(f"{text}; {advice}")
     warnings.warn(f"{text}: it may not fit; {advice}", stacklevel=5)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Return the free bytes of a CUDA device, with what torch keeps for later, or of this machine; None: unknown."""
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    if device.type != "cpu":
-        return None
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None if found is None else int(found[1]) * 1024
 
 
 def _kept(model: Model, tokens: int) -> int:

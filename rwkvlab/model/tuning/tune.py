@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from tqdm.auto import tqdm
+
 from rwkvlab.model.tuning.options import Options
 from rwkvlab.model.tuning.session import Session
 from rwkvlab.model.tuning.step import TuneStep
@@ -56,10 +58,11 @@ def tune(
     computed again on the way back, which takes a quarter more time and far less memory (None: on a GPU).
 
     Ctrl-C, or `cancel` set by another thread, ends it after the step in hand: the best state so far (without held_out,
-    the last) is returned, and its card's recipe tells. on_step is given a TuneStep after each step. A warning and the
-    recipe tell where heads run beyond ten times the norms that they have after an example read from zeros. Where
-    torch.distributed is initialised, each process takes its share of every batch, the first one writes and reports, and
-    all return the state that one would come to alone (measured: to 4e-7 of its norm).
+    the last) is returned, and its card's recipe tells. on_step is given a TuneStep after each step; without it a bar
+    tells how far the run is. A warning and the recipe tell where heads run beyond ten times the norms that they have
+    after an example read from zeros. Where torch.distributed is initialised, each process takes its share of every
+    batch, the first one writes and reports, and all return the state that one would come to alone (measured: to 4e-7 of
+    its norm).
 
     Raises TuneError for examples that cannot be used, and where the memory that it needs (`lab.tuning_memory`) is not
     free; ArgError for a setting out of its range, MismatchError for an init that does not fit, DivergedError where the
@@ -69,4 +72,16 @@ def tune(
         steps, lr, batch, seed, shifts, template, check, patience, checkpoint, every, teacher, teacher_weight,
         checkpointing,
     )  # fmt: skip
-    return Session(model, examples, init, held_out, options).go(on_step, cancel)
+    session = Session(model, examples, init, held_out, options)
+    if on_step is not None:
+        return session.go(on_step, cancel)
+    with tqdm(total=steps, delay=2, desc="tune", unit="step", leave=False) as bar:
+        return session.go(lambda step: _advance(bar, step), cancel)
+
+
+def _advance(bar: Any, step: TuneStep) -> None:
+    if not bar.n:  # a run that was taken up again did not do its first steps now
+        bar.n = bar.initial = bar.last_print_n = step.step - 1
+    held = {} if step.best is None else {"held_out": f"{step.best:.4f}"}
+    bar.set_postfix(loss=f"{step.loss:.4f}", **held, refresh=False)
+    bar.update(step.step - bar.n)

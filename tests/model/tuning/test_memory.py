@@ -70,20 +70,6 @@ def test_what_may_not_fit_is_warned_of(model, monkeypatch):
     tune(model, PAIRS, steps=1)
 
 
-def test_free_memory_is_that_of_this_machine(tmp_path, monkeypatch):
-    free = memory.free_memory(torch.device("cpu"))
-    if not Path("/proc/meminfo").exists():
-        assert free is None
-        return
-    assert 2**20 < free < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for content in ("MemTotal: 5 kB\n", ""):
-        (tmp_path / "meminfo").write_text(content)
-        monkeypatch.setattr(memory, "Path", lambda path: tmp_path / "meminfo")
-        assert memory.free_memory(torch.device("cpu")) is None
-    monkeypatch.setattr(memory, "Path", lambda path: tmp_path / "none")
-    assert memory.free_memory(torch.device("cpu")) is None
-
-
 @pytest.mark.parametrize("arch", ["x070", "x060", "x052"])
 def test_checkpointing_changes_no_bit(make, arch):
     model = make(arch)
