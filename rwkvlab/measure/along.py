@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOGITS = 2**22  # numbers in one block of logits; `judge` makes some copies of it in float64, 32 MiB each
 TOKENS = 2**14  # tokens of all rows read at once
+WATCHED = 512  # the same where somebody may want to stop
 
 
 class Along(NamedTuple):
@@ -40,14 +41,16 @@ def along(
     *,
     reference: int = 0,
     what: str = "reading",
+    tick: Callable[[float, float], object] | None = None,
 ) -> Along:
     """Read `prompt` and then `ids` (both of at least one id) from each of S starts, teacher-forced; None is zeros.
 
     Every token of ids is judged given all before it; reference is the index of the start that the others are set
     against. The states are batched, the text is read in pieces that keep the logits small, and a bar named `what` shows
-    after two seconds. Raises PromptError, ArgError, MismatchError, NonFiniteError with the start's index and that of
-    the first token, in prompt and ids together, that could not be judged (kernels work on chunks of the text, so what
-    broke it may be some tokens later).
+    after two seconds; with a `tick` no bar, but tick(tokens read, of how many) after each piece, a small one, and what
+    it raises ends the reading. Raises PromptError, ArgError, MismatchError, NonFiniteError with the start's index and
+    that of the first token, in prompt and ids together, that could not be judged (kernels work on chunks of the text,
+    so what broke it may be some tokens later).
     """
     states, prompt, ids = list(starts), list(prompt), list(ids)
     if not prompt or not ids:
@@ -61,17 +64,20 @@ def along(
         flow = model.begin(states)
         fed = torch.tensor([prompt + ids[:-1]]).expand(rows, -1)
         head = len(prompt) - 1
-        longest = max(16, TOKENS // rows)
-        for at in tqdm(range(0, head, longest), delay=2, desc=what, leave=False):
+        longest = max(16, (TOKENS if tick is None else WATCHED) // rows)
+        told, bar = tick or (lambda done, total: None), {"delay": 2, "leave": False, "disable": tick is not None}
+        for at in tqdm(range(0, head, longest), desc=what, **bar):
             model.run(fed[:, at : min(head, at + longest)], flow, None)
+            told(min(head, at + longest), head + len(ids))
         room = LOGITS * (4 if model.device.type == "cuda" else 1)  # a GPU is slow in small pieces
         width = min(max(1, room // (model.dims.vocab * rows)), longest)
-        for at in tqdm(range(0, len(ids), width), delay=2, desc=what, leave=False):
+        for at in tqdm(range(0, len(ids), width), desc=what, **bar):
             logits = model.run(fed[:, head + at : head + at + width], flow, "all")
             assert logits is not None
             end = at + logits.shape[1]
             parts = judge(logits, torch.tensor(ids[at:end]), reference)
             surprise[:, at:end], kl[:, at:end], best[:, at:end] = parts
+            told(head + end, head + len(ids))
     for row, at in np.argwhere(~np.isfinite(surprise))[:1]:
         raise NonFiniteError(
             f"states[{row}]: logits hold NaN or infinity from about token {len(prompt) + at} (from 0) on; the"

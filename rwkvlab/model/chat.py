@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rwkvlab.errors import ArgError, show
-from rwkvlab.model.generate import Generation, generate_batch
-from rwkvlab.model.reading import as_list, pair_rows
-from rwkvlab.model.stream import TextStream, Trim
+import torch
+
+from rwkvlab.errors import ArgError, Cancelled, show
+from rwkvlab.model.answering import answer_prompts, kept_text, overlap
+from rwkvlab.model.flow import row_state
+from rwkvlab.model.generate import Generation
+from rwkvlab.model.reading import as_list, pair_rows, read_prompts
 from rwkvlab.states.state import State, check_fits
 from rwkvlab.tasks.templates import Template, get_template
 
@@ -74,27 +77,10 @@ def chat_batch(
     form = choose_template(template, starts)
     names = ["question"] if len(texts) == 1 else [f"questions[{i}]" for i in range(len(texts))]
     prompts = [form.format(text, name) for text, name in zip(texts, names, strict=True)]  # type: ignore[arg-type]
-    trims = [Trim(form.lead) if form.clean else None for _ in prompts]
-
-    def emit(row: int, piece: str) -> None:
-        trim = trims[row]
-        piece = piece if trim is None else trim.push(piece)
-        if piece and on_text is not None:
-            on_text(row, piece)
-
-    out = generate_batch(
-        model, prompts, starts, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
-        presence=presence, frequency=frequency, ban=ban, seed=seed, stop=form.stop if stop is None else stop,
-        on_text=emit, cancel=cancel,
+    return answer_prompts(
+        model, prompts, starts, form, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
+        presence=presence, frequency=frequency, ban=ban, seed=seed, stop=stop, on_text=on_text, cancel=cancel,
     )  # fmt: skip
-    answers = []
-    for row, (one, trim) in enumerate(zip(out, trims, strict=True)):
-        rest = "" if trim is None else trim.flush()
-        if rest and on_text is not None:
-            on_text(row, rest)
-        state = one.state.replace(card=one.state.card.replace(template=form.name))
-        answers.append(replace(one, text=_trimmed(one.text, form), template=form.name, state=state))
-    return answers
 
 
 def choose_template(template: str | Template, states: Sequence[State | None] = ()) -> Template:
@@ -103,15 +89,19 @@ def choose_template(template: str | Template, states: Sequence[State | None] = (
     if isinstance(template, str) and template == "auto":
         return get_template(named[0] if named else "world")
     chosen = get_template(template)
-    for state in states:
-        if state is not None and state.card.template not in ("", chosen.name):
-            warnings.warn(
-                f"state {show(state.card.name)} was tuned for the template {show(state.card.template)}, "
-                f'the question is asked in {show(chosen.name)}; pass template="auto"',
-                UserWarning,
-                stacklevel=3,
-            )
+    for note in template_notes(chosen, states):
+        warnings.warn(note, UserWarning, stacklevel=3)
     return chosen
+
+
+def template_notes(form: Template, states: Sequence[State | None]) -> list[str]:
+    """Return a line for each state whose card names another template than the one asked in."""
+    return [
+        f"state {show(state.card.name)} was tuned for the template {show(state.card.template)}, "
+        f'the question is asked in {show(form.name)}; pass template="auto"'
+        for state in states
+        if state is not None and state.card.template not in ("", form.name)
+    ]
 
 
 @dataclass(frozen=True)
@@ -146,32 +136,48 @@ class Conversation:
         again without the rest, and the result's state is after that. A turn that was stopped before its first token is
         not kept; one stopped later is kept as far as it went.
         """
-        model, form = self._model, self.template
-        gap = form.separator[_overlap(self._last(), form.separator) :] if self.turns else ""
-        asked = replace(form, prompt=gap + form.prompt)
-        out = chat(model, question, self.state, template=asked, **(self.sampling | options))
+        on_text = options.pop("on_text", None)
+        emit = (lambda _, piece: on_text(piece)) if callable(on_text) else on_text
+        return ask_together([self], question, on_text=emit, **options)[0]
+
+    def switch(self, state: State | None, *, cancel: threading.Event | None = None) -> State:
+        """Read the whole conversation again, token by token, from another initial state; returns where that leads.
+
+        Nothing changes if this fails, is interrupted, or raises Cancelled because another thread has set `cancel`.
+        """
+        start = self._fitting(state)
+        choose_template(self.template, [state])
+        tokens = [token for turn in self.turns for token in turn.tokens]
+        if tokens:
+            stop = (lambda: "cancelled" if cancel.is_set() else "") if cancel is not None else lambda: ""
+            with torch.no_grad():
+                read = read_prompts(self._model, [tokens], [start], stop)
+            if read is None:
+                raise Cancelled("switch: stopped; the conversation is as it was")
+            start = row_state(self._model, read[1], 0, start, len(tokens))
+        self.state = start
+        return self.state
+
+    def _prompt(self, question: str) -> str:
+        """Return the text that the model reads next; the separator is completed in front."""
+        form = self.template
+        gap = form.separator[overlap(self._last(), form.separator) :] if self.turns else ""
+        return replace(form, prompt=gap + form.prompt).format(question)
+
+    def _keep(self, question: str, prompt: str, out: Generation) -> Generation:
+        """Add a turn, as `ask` says; returns the generation with the state that the next turn begins from."""
         if out.finish in ("cancelled", "interrupted") and not out.tokens:
             return out
-        read = model.encode(asked.format(question))
-        rest = model.tokenizer.decode(out.tokens)[len(kept := _kept(model, out)) :]
-        if out.finish == "stop" and not form.separator.startswith(rest):
-            tokens = read + model.encode(kept + form.separator)
+        model, separator = self._model, self.template.separator
+        read = model.encode(prompt)
+        rest = model.tokenizer.decode(out.tokens)[len(kept := kept_text(model, out)) :]
+        if out.finish == "stop" and not separator.startswith(rest):
+            tokens = read + model.encode(kept + separator)
             out = replace(out, state=model.read(tokens, self.state))
         else:
             tokens = read + list(out.tokens)
         self.turns, self.state = (*self.turns, Turn(question, out.text, tuple(tokens))), out.state
         return out
-
-    def switch(self, state: State | None) -> State:
-        """Read the whole conversation again, token by token, from another initial state; returns where that leads.
-
-        Nothing changes if this fails or is interrupted.
-        """
-        start = self._fitting(state)
-        choose_template(self.template, [state])
-        tokens = [token for turn in self.turns for token in turn.tokens]
-        self.state = self._model.read(tokens, start) if tokens else start
-        return self.state
 
     def _fitting(self, state: State | None) -> State:
         if state is None:
@@ -185,19 +191,25 @@ class Conversation:
         return self._model.tokenizer.decode(self.turns[-1].tokens)
 
 
-def _trimmed(text: str, form: Template) -> str:
-    trim = Trim(form.lead)
-    return trim.push(text) + trim.flush() if form.clean else text
+def ask_together(
+    talks: Sequence[Conversation],
+    question: str,
+    *,
+    on_text: Callable[[int, str], object] | None = None,
+    cancel: threading.Event | None = None,
+    **options: Any,
+) -> list[Generation]:
+    """Ask several conversations the same next question in one batch, as `Conversation.ask` does each alone.
 
-
-def _kept(model: Model, out: Generation) -> str:
-    """Return the text of a generation in front of its stop string, untrimmed."""
-    stream = TextStream(model.tokenizer.decoder(), out.sampling.stop)
-    for token in out.tokens:
-        stream.push(token)
-    return stream.text + stream.flush()
-
-
-def _overlap(text: str, separator: str) -> int:
-    """Return how many characters of `separator` the end of `text` already holds."""
-    return next(size for size in range(len(separator), -1, -1) if text.endswith(separator[:size]))
+    They must have one model and one template, else ArgError; the first one's sampling is every one's, under options.
+    on_text receives (index of the conversation, piece). A failure while they answer changes none of them.
+    """
+    first = talks[0]
+    if any(talk._model is not first._model or talk.template != first.template for talk in talks):
+        raise ArgError("talks: need conversations with one model and one template; ask the others apart")
+    prompts = [talk._prompt(question) for talk in talks]
+    out = answer_prompts(
+        first._model, prompts, [talk.state for talk in talks], first.template, on_text=on_text, cancel=cancel,
+        **(first.sampling | options),
+    )  # fmt: skip
+    return [talk._keep(question, *one) for talk, one in zip(talks, zip(prompts, out, strict=True), strict=True)]

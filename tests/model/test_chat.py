@@ -5,8 +5,8 @@ import threading
 import pytest
 import torch
 
-from rwkvlab.errors import ArgError, MismatchError, PromptError
-from rwkvlab.model.chat import Conversation, chat, chat_batch, choose_template
+from rwkvlab.errors import ArgError, Cancelled, MismatchError, PromptError
+from rwkvlab.model.chat import Conversation, ask_together, chat, chat_batch, choose_template
 from rwkvlab.model.engine import Model
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.tokenizer import load_tokenizer
@@ -197,3 +197,32 @@ def test_a_turn_that_was_stopped_later_is_kept_as_far_as_it_went(scripted, model
     out = talk.ask("a", cancel=cancel, on_text=lambda piece: cancel.set() if piece == "e" else None)
     assert (out.text, out.finish) == ("one", "cancelled")
     assert close(talk.state, model.read("User: a\n\nAssistant: one"))
+
+
+def test_conversations_asked_together_are_those_asked_alone(model, state):
+    def talks():
+        return [Conversation(model, start, seed=2, max_tokens=20, top_p=0.9) for start in (None, state, None)]
+
+    together, alone, pieces = talks(), talks(), ["", "", ""]
+
+    def add(row, piece):
+        pieces[row] += piece
+
+    for question in ("a", "b"):
+        pieces[:] = [""] * 3
+        out = ask_together(together, question, on_text=add)
+        assert [one.text for one in out] == [talk.ask(question).text for talk in alone] == pieces
+    assert [talk.turns for talk in together] == [talk.turns for talk in alone]
+    assert all(close(a.state, b.state) for a, b in zip(together, alone, strict=True))
+    with pytest.raises(ArgError, match="one template"):
+        ask_together([together[0], Conversation(model, template="raw")], "c")
+
+
+def test_a_switch_that_is_stopped_changes_nothing(model, state):
+    talk, cancel = Conversation(model, None, max_tokens=3), threading.Event()
+    talk.ask("a")
+    before = talk.state
+    cancel.set()
+    with pytest.raises(Cancelled):
+        talk.switch(state, cancel=cancel)
+    assert talk.state is before

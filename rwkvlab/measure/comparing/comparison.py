@@ -16,7 +16,7 @@ from rwkvlab.measure.comparing.grid import html_grid, text_grid
 from rwkvlab.measure.comparing.page import page
 from rwkvlab.measure.comparing.spreadsheet import csv_bytes
 from rwkvlab.measure.comparing.strip import STYLE, legend, strip_rows
-from rwkvlab.measure.comparing.tokens import KEYS
+from rwkvlab.measure.comparing.tokens import KEYS, Tick
 from rwkvlab.tensorfile import atomic_write
 
 
@@ -38,7 +38,7 @@ class Comparison:
     written: pd.DataFrame
     about: Mapping[str, str]
     starts: pd.DataFrame
-    reader: Callable[[], pd.DataFrame] | None = field(repr=False)
+    reader: Callable[..., pd.DataFrame] | None = field(repr=False)
 
     @cached_property
     def tokens(self) -> pd.DataFrame:
@@ -52,8 +52,17 @@ class Comparison:
 
         Made when it is first asked for, or by `compare(…, kl=True)`, with a bar; Ctrl-C leaves it for the next time.
         """
-        assert self.reader is not None  # let go of below, once there is a result
-        read = self.reader()
+        return self.read_tokens()
+
+    def read_tokens(self, tick: Tick | None = None) -> pd.DataFrame:
+        """Return `tokens`, made now unless they are there, with tick(done, total) after each piece, and without a bar.
+
+        What tick raises ends the reading, which begins anew the next time.
+        """
+        reader = self.reader
+        if reader is None or "tokens" in self.__dict__:  # it is let go of below, once there is a result
+            return self.__dict__["tokens"]
+        self.__dict__["tokens"] = read = reader() if tick is None else reader(tick)
         object.__setattr__(self, "reader", None)
         return read
 
@@ -87,7 +96,7 @@ class Comparison:
         for label, part in self._parts():
             texts = dict(zip(part["state"], part["text"], strict=True))
             rows.append((label, [texts.get(arm, "") for arm in arms]))
-        return f"{text_grid(arms, rows)}\n{show(self._caption(), 1000)[1:-1]}"
+        return f"{text_grid(arms, rows)}\n{show(self.caption, 1000)[1:-1]}"
 
     def _repr_html_(self) -> str:
         return self._grid(self.__dict__.get("tokens"))
@@ -99,11 +108,21 @@ class Comparison:
     def _grid(self, tokens: pd.DataFrame | None) -> str:
         """Return the grid as HTML, with the strips where `tokens` is there, else with marks only."""
         arms = list(dict.fromkeys(self.table["state"]))
+        key = "" if tokens is None else legend(self.baseline)
+        return html_grid(arms, self._rows(tokens), self.caption, STYLE, key)
+
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Return the rows of the grid, for `html_grid`: a label, and one cell an arm as HTML that is ready.
+
+        What differs from the baseline is marked; where `tokens` are there already each token is shaded by its KL.
+        """
+        return self._rows(self.__dict__.get("tokens"))
+
+    def _rows(self, tokens: pd.DataFrame | None) -> list[tuple[str, list[str]]]:
+        arms = list(dict.fromkeys(self.table["state"]))
         read = self.written.assign(along="own") if tokens is None else tokens
         texts = dict(list(read.groupby([*KEYS, "along"], sort=False)))
-        rows = [row for label, part in self._parts() for row in strip_rows(label, part, arms, texts, read.iloc[:0])]
-        key = "" if tokens is None else legend(self.baseline)
-        return html_grid(arms, rows, self._caption(), STYLE, key)
+        return [row for label, part in self._parts() for row in strip_rows(label, part, arms, texts, read.iloc[:0])]
 
     def _parts(self) -> list[tuple[str, pd.DataFrame]]:
         """Return the rows of `table` that stand side by side, and their label."""
@@ -111,6 +130,8 @@ class Comparison:
         groups = self.table.groupby(["prompt", "sample"], sort=False)
         return [(f"{prompt} [{sample}]" if many else f"{prompt}", part) for (prompt, sample), part in groups]
 
-    def _caption(self) -> str:
+    @property
+    def caption(self) -> str:
+        """The template and the sampling, in words."""
         sampling = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         return f"template {self.template}, {sampling}; every state with the same"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ WRITTEN = (*KEYS, "token", "id", "piece", "same")
 TOKENS = (*KEYS, "along", "token", "id", "piece", "kl", "surprise", "surprise_baseline", "same")
 
 Ids = tuple[int, ...]
+Tick = Callable[[float, float], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +55,19 @@ class Answers:
             rows += [(prompt, arm, sample, at, *one) for at, one in enumerate(zip(ids, texts, same, strict=True))]
         return pd.DataFrame(rows, columns=list(WRITTEN))
 
-    def read(self) -> pd.DataFrame:
+    def read(self, tick: Tick | None = None) -> pd.DataFrame:
         """Read every answer again, teacher-forced, from the start that wrote it and from the baseline.
 
         Also reads the baseline's answers from every start. Returns the columns of TOKENS; see `Comparison.tokens`.
+        tick(done, total) is called after every piece, in place of bars; what it raises ends the reading.
         """
         pairs = list(dict.fromkeys((prompt, sample) for prompt, _, sample in self.ids))
         wanted = [(prompt, sample, text) for prompt, sample in pairs for text in self._readers(prompt, sample)]
         judged: dict[tuple[str, int, Ids], dict[str, tuple[list[float], list[float]]]] = {}
-        for prompt, sample, text in tqdm(wanted, desc="reading the answers", delay=2, leave=False):
-            judged[prompt, sample, text] = self._judge(prompt, text, self._readers(prompt, sample)[text])
+        bar = tqdm(wanted, desc="reading the answers", delay=2, leave=False, disable=tick is not None)
+        for at, (prompt, sample, text) in enumerate(bar):
+            part = None if tick is None else _part(tick, at, len(wanted))
+            judged[prompt, sample, text] = self._judge(prompt, text, self._readers(prompt, sample)[text], part)
         rows = []
         for (prompt, arm, sample), own in self.ids.items():
             base = self._base(prompt, sample)
@@ -94,7 +98,9 @@ class Answers:
                 readers.setdefault(text, []).append(arm)
         return {text: arms for text, arms in readers.items() if text}
 
-    def _judge(self, prompt: str, text: Ids, arms: Sequence[str]) -> dict[str, tuple[list[float], list[float]]]:
+    def _judge(
+        self, prompt: str, text: Ids, arms: Sequence[str], tick: Tick | None
+    ) -> dict[str, tuple[list[float], list[float]]]:
         """Return surprise and KL(arm ‖ baseline) of each token of a text, from each of the arms and the baseline."""
         ids, dims = self.model.encode(self.form.format(prompt)), self.model.dims
         size = max(1, min(ROWS, BYTES // (4 * dims.L * dims.H * dims.V * dims.K)) - 1)
@@ -102,11 +108,17 @@ class Answers:
         for at in range(0, max(1, len(arms)), size):
             some = [self.baseline, *arms[at : at + size]]
             try:
-                read = along(self.model, ids, text, [self.arms[arm] for arm in some], what="reading an answer")
+                starts = [self.arms[arm] for arm in some]
+                read = along(self.model, ids, text, starts, what="reading an answer", tick=tick)
             except NonFiniteError as error:
                 raise NonFiniteError(f"{show(prompt)}, from {', '.join(map(show, some))}: {error}") from error
             found |= dict(zip(some, zip(read.surprise.tolist(), read.kl.tolist(), strict=True), strict=True))
         return found
+
+
+def _part(tick: Tick, at: int, total: int) -> Tick:
+    """Return what tells of part `at` of `total` parts of a work."""
+    return lambda done, of: tick(at + done / of, total)
 
 
 def settle(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:

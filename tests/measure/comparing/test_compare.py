@@ -3,9 +3,10 @@ from dataclasses import replace
 from html import unescape
 from importlib import import_module
 
+import pandas as pd
 import pytest
 
-from rwkvlab.errors import ArgError, MismatchError, PromptError, show
+from rwkvlab.errors import ArgError, Cancelled, MismatchError, PromptError, show
 from rwkvlab.measure.comparing.compare import compare
 from rwkvlab.measure.comparing.tokens import Answers
 from rwkvlab.model.engine import Model, load_model
@@ -176,3 +177,20 @@ def test_a_prompt_that_cannot_be_asked_is_named_as_it_was_given(tiny, tiny_file,
     model = load_model(tiny_file, tokenizer=tmp_path / "vocab.txt")
     with pytest.raises(PromptError, match=r"^prompts\[1\]: "):
         compare(model, ["ab", "c"], [None], template="raw")
+
+
+def test_the_reading_for_kl_tells_how_far_it_is_and_can_be_stopped(tiny, random_state, capsys):
+    def stop(done, total):
+        raise Cancelled("enough")
+
+    arms = {"zero": None, "a": random_state("a"), "b": random_state("b", 1)}
+    result, same = (compare(tiny, ["one", "two"], arms, max_tokens=9, top_p=0.9) for _ in range(2))
+    with pytest.raises(Cancelled):
+        result.read_tokens(stop)
+    assert not any("<span" in cell for _, cells in result.rows() for cell in cells)
+    seen = []
+    read = result.read_tokens(lambda done, total: seen.append(done / total))
+    assert seen == sorted(seen) and len(seen) > 6 and seen[-1] == 1.0 and 0 < seen[0] < 0.2
+    assert read is result.tokens is result.read_tokens(stop)
+    pd.testing.assert_frame_equal(read, same.tokens)
+    assert any('<span class="k' in cell for _, cells in result.rows() for cell in cells)
