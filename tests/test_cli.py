@@ -1,6 +1,5 @@
 """The command line, mostly in this process; what needs a process of its own is run once."""
 
-import os
 import re
 import signal
 import subprocess
@@ -198,21 +197,6 @@ def test_a_reader_that_goes_away_ends_it_quietly(tiny_file):
 def test_answers_cannot_act_on_a_terminal():
     assert printable("a\x1b[31m\u202eb\x07\ud800") == "a\\x1b[31m\\u202eb\\x07\\ud800"
     assert printable("你好\n\t👩\u200d🔬\u3000é") == "你好\n\t👩\u200d🔬\u3000é"
-
-
-def test_lab_becomes_jupyterlab_in_the_notebooks(monkeypatch, capsys, tmp_path):
-    seen = []
-    monkeypatch.setattr(os, "execv", lambda path, words: seen.append((path, words)) or 0)
-    main(["lab", "--no-browser", "--port=9999"])
-    path, words = seen[0]
-    assert path == words[0] == sys.executable and words[1:3] == ["-m", "jupyterlab"]
-    assert os.path.basename(words[3]) == "notebooks" and words[-2:] == ["--no-browser", "--port=9999"]
-    main(["lab", str(tmp_path)])
-    assert seen[1][1][3] == str(tmp_path)
-    main(["lab", "--port", "9999"])
-    assert seen[2][1][-2:] == ["--port", "9999"]
-    assert main(["lab", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

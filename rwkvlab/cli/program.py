@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,11 @@ from rwkvlab.cli.ask import INTERRUPTED, add_ask
 from rwkvlab.cli.convert import add_convert
 from rwkvlab.cli.diff import add_diff
 from rwkvlab.cli.inspect import add_inspect
+from rwkvlab.cli.lab import add_lab, lab_command
 from rwkvlab.cli.tune import add_tune
 from rwkvlab.cli.verify import add_verify
 from rwkvlab.cli.wording import in_options
-from rwkvlab.errors import Cancelled, PathError, show
+from rwkvlab.errors import Cancelled, show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,11 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add_diff(commands, common)
     add_verify(commands, common)
     add_convert(commands, common)
-
-    usage = "rwkvlab lab [FOLDER] [OPTIONS OF JUPYTERLAB]"
-    text = "FOLDER is what to open: the notebooks of a checkout, or else this folder, unless it is given first."
-    one = commands.add_parser("lab", parents=[common], help="open JupyterLab", usage=usage, description=text)
-    one.set_defaults(run=lab_command)
+    add_lab(commands, common)
     return top
 
 
@@ -101,19 +97,6 @@ def demo_command(arguments: argparse.Namespace, _: list[str]) -> int:
         return 0
     finally:
         torch.set_num_threads(threads)
-
-
-def lab_command(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """Become JupyterLab, in the notebooks of a checkout where there are some."""
-    notebooks = Path(__file__).resolve().parents[2] / "notebooks"
-    given = rest.pop(0) if rest and not rest[0].startswith("-") else None
-    folder = Path(given or (notebooks if notebooks.is_dir() else "."))
-    if not folder.exists():
-        raise PathError(f"{show(folder)}: no such folder or notebook; give one that exists")
-    # JupyterLab refuses to start as root, as which containers run
-    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    print(end="", flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *root, *rest])
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:

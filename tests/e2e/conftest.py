@@ -10,6 +10,7 @@ Fixtures
     theme       "light", then "dark": a test that takes it runs twice.
     expect      playwright's `expect`, with 30 s of patience: wait for WHAT is shown (a caption), never for a change.
     jupyter     the running JupyterLab: `.url`, `.token`, `.folder` (what it serves), `.get(path)`, `.delete(path)`.
+    rwkvlab_lab the same, as `rwkvlab lab` starts it in an empty folder.
     browser     playwright's Browser.
 
     def test_a_slider_moves_the_picture(open_notebook, expect):
@@ -33,10 +34,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
-from urllib.error import URLError
 from urllib.parse import quote, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -166,34 +167,18 @@ def _missing(what):
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
 
 
-def _server(base):
-    """The command, the environment and the address of a JupyterLab that knows nothing of the user's own settings."""
+@contextmanager
+def _running(command, base, served):
+    """Run a command that becomes JupyterLab, and knows nothing of the user's own settings, until it is left."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    overrides = base / "config" / "labconfig" / "default_setting_overrides.json"
-    overrides.parent.mkdir(parents=True)
-    overrides.write_text(json.dumps(SETTINGS))
+    token, url = secrets.token_hex(16), f"http://127.0.0.1:{port}"
+    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
+    options += [f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True"]
     # as a user has it: figures are shown inline; two cores are for two workers
     env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     env |= {name: str(base / folder) for name, folder in DIRECTORIES.items()} | {"OMP_NUM_THREADS": "1"}
-    (base / "served").mkdir()
-    token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
-    command += [
-        "--ServerApp.port_retries=0",
-        f"--IdentityProvider.token={token}",
-        "--LabApp.extension_manager=readonly",
-    ]
-    command += [f"--ServerApp.root_dir={base / 'served'}", "--LabApp.expose_app_in_browser=True"]
-    return command, env, f"http://127.0.0.1:{port}", token
-
-
-@pytest.fixture(scope="session")
-def jupyter(tmp_path_factory):
-    """One JupyterLab a process of tests, started when the first test asks for it."""
-    base = tmp_path_factory.mktemp("jupyter")
-    command, env, url, token = _server(base)
     opener = build_opener(ProxyHandler({}))  # a proxy of the user's is not for this machine
 
     def ask(method, path):
@@ -202,7 +187,9 @@ def jupyter(tmp_path_factory):
             return json.loads(answer.read() or "null")
 
     with open(base / "lab.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=base, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, *command, *options], stdout=log, stderr=log, env=env, cwd=base, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -210,16 +197,36 @@ def jupyter(tmp_path_factory):
             try:
                 ask("GET", "status")
                 break
-            except (URLError, OSError):
+            except OSError:
                 time.sleep(0.25)
         get, delete = (lambda path: ask("GET", path)), (lambda path: ask("DELETE", path))
-        yield SimpleNamespace(url=url, token=token, folder=base / "served", get=get, delete=delete)
+        yield SimpleNamespace(url=url, token=token, folder=served, get=get, delete=delete)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory):
+    """One JupyterLab a process of tests, started when the first test asks for it."""
+    base = tmp_path_factory.mktemp("jupyter")
+    overrides = base / "config" / "labconfig" / "default_setting_overrides.json"
+    overrides.parent.mkdir(parents=True)
+    overrides.write_text(json.dumps(SETTINGS))
+    (base / "served").mkdir()
+    command = ["-m", "jupyterlab", str(base / "served"), "--allow-root", "--LabApp.extension_manager=readonly"]
+    with _running(command, base, base / "served") as server:
+        yield server
+
+
+@pytest.fixture
+def rwkvlab_lab(tmp_path, browser):
+    """What `rwkvlab lab` starts in an empty folder, with the settings of someone who never had a JupyterLab."""
+    with _running(["-m", "rwkvlab.cli", "lab"], tmp_path, tmp_path / "rwkvlab-notebooks") as server:
+        yield server
 
 
 # a module, not the session: while it is open, playwright's event loop runs in this thread, and asyncio.run would refuse

@@ -1,8 +1,11 @@
 """The path of a person in a real JupyterLab works in these tests: open, run, drag a slider, look, read it in Python."""
 
 import re
+from pathlib import Path
 
 import nbformat
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CELLS = [
     "import io\nimport ipywidgets\nimport torch\nimport rwkvlab as lab\nfrom matplotlib.figure import Figure",
@@ -85,3 +88,17 @@ def test_what_leaves_the_machine_and_what_fails_in_the_page_is_seen(open_noteboo
     assert notebook.dialogs == ["hello"]
     for seen in (notebook.outside, notebook.js_errors, notebook.dialogs):
         seen.clear()
+
+
+def test_rwkvlab_lab_shows_copies_of_the_notebooks_and_asks_nothing(rwkvlab_lab, browser, expect):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{rwkvlab_lab.url}/lab?token={rwkvlab_lab.token}", wait_until="domcontentloaded")
+    names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    expect(page.locator(".jp-DirListing-itemText")).to_have_text(names)
+    page.get_by_text(names[0]).dblclick()
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
+    expect(page.locator(".jp-Notebook h1").first).to_be_visible()
+    # the question about news comes some seconds after the start
+    page.wait_for_timeout(3000)
+    assert page.locator("[role=alert], .Toastify__toast").all_inner_texts() == []
+    page.close()
