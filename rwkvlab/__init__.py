@@ -4,7 +4,7 @@ from rwkvlab.bundled import bundled
 from rwkvlab.errors import RwkvLabError
 from rwkvlab.measure import Comparison, Experiment, ablation_map, compare, diff, head_distance, influence, interval
 from rwkvlab.measure import norms, over_time, patch_map, readout_distance, singular_values, smallest_set, spectrum
-from rwkvlab.measure import summarise, sweep, trajectory, writes
+from rwkvlab.measure import state_map, summarise, sweep, trajectory, writes
 from rwkvlab.measure.verifying.verify import verify
 from rwkvlab.model.chat import Conversation
 from rwkvlab.model.engine import Model, load_model

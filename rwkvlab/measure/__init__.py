@@ -13,6 +13,7 @@ from rwkvlab.measure.patching.patch import patch_map
 from rwkvlab.measure.patching.sets import smallest_set
 from rwkvlab.measure.readout import readout_distance
 from rwkvlab.measure.spectrum import norms, singular_values, spectrum
+from rwkvlab.measure.statemap import state_map
 from rwkvlab.measure.sweeps.curve import sweep
 from rwkvlab.measure.watch import over_time, trajectory
 from rwkvlab.measure.writes import writes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -36,18 +36,10 @@ def trajectory(traces: Trace | Sequence[Trace] | Mapping[str, Trace], components
     if count > MOST:
         raise ArgError(f"traces: {count} states, at most {MOST} fit in one PCA; trace with a larger every")
     components = int(check_range("components", components, 1, count, whole=True))
-    gram = torch.zeros(count, count, dtype=torch.float64)
-    for head in tqdm(range(points[0].shape[1]), delay=2, desc="trajectory", leave=False):
-        part = torch.cat([x[:, head].flatten(1).double() for x in points])  # [n,V*K]
-        part = part - part.mean(dim=0)
-        gram.addmm_(part, part.mT)
-    if not gram.isfinite().all():
+    heads = tqdm(range(points[0].shape[1]), delay=2, desc="trajectory", leave=False)
+    scores, explained = principal((torch.cat([x[:, head].flatten(1) for x in points]) for head in heads), components)
+    if scores is None:
         raise NonFiniteError("traces: a state holds NaN or infinity; the weights or the mounted state are broken")
-    values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0).clamp_min(0)[:components], vectors.flip(1)[:, :components]
-    scores = vectors * values.sqrt()
-    largest = scores.gather(0, scores.abs().argmax(dim=0, keepdim=True))
-    scores = (scores * torch.where(largest < 0, -1.0, 1.0)).numpy()
     table = pd.DataFrame(
         {
             "text": [name for name, x in zip(named, points, strict=True) for _ in range(len(x))],
@@ -55,9 +47,30 @@ def trajectory(traces: Trace | Sequence[Trace] | Mapping[str, Trace], components
         }
         | {f"pc{i + 1}": scores[:, i] for i in range(components)}
     )
-    total = gram.trace()
-    table.attrs["explained"] = tuple((values / total).tolist() if total > 0 else [float("nan")] * components)
+    table.attrs["explained"] = explained
     return table
+
+
+def principal(parts: Iterable[Tensor], components: int) -> tuple[np.ndarray | None, tuple[float, ...]]:
+    """Return the first principal components of n points, [n,components], and the share of the variance of each.
+
+    parts: [n,D] each, together the coordinates of the points. Exact, in float64, by the Gram matrix of the centred
+    points; the largest entry of each component is positive. None for points that are not finite; shares are nan where
+    no point differs.
+    """
+    gram = torch.zeros(1, 1, dtype=torch.float64)
+    for part in parts:
+        centred = part.double() - part.double().mean(dim=0)
+        gram = torch.addmm(gram, centred, centred.mT, out=None if gram.numel() == 1 else gram)
+    if not gram.isfinite().all():
+        return None, ()
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(0).clamp_min(0)[:components], vectors.flip(1)[:, :components]
+    scores = vectors * values.sqrt()
+    largest = scores.gather(0, scores.abs().argmax(dim=0, keepdim=True))
+    total = gram.trace()
+    explained = tuple((values / total).tolist() if total > 0 else [float("nan")] * components)
+    return (scores * torch.where(largest < 0, -1.0, 1.0)).numpy(), explained
 
 
 def over_time(trace: Trace) -> pd.DataFrame:

@@ -60,6 +60,12 @@ def growing(name):
     )
 
 
+def states(name):
+    table = pd.DataFrame({"state": ["a", name, "c"], "pc1": [0.0, 1.0, 2.0], "pc2": [0.0, 2.0, 1.0]})
+    table.attrs["explained"] = (0.6, 0.3)
+    return table.assign(group=["one", name, "one"])
+
+
 def writes(name):
     return pd.DataFrame({"token": [3, -1, 0], "piece": [name, "the initial state", "\n"]}).assign(
         share=[0.6, 0.5, -0.1], norm=[3.0, 2.0, 1.0], surprise=[1.0, np.nan, 0.1]
@@ -80,6 +86,7 @@ TABLES = {
     "set": (growing, None),
     "layers": (lambda name: rows("state layer norm", ["a", name], [0, 1, 2]), None),
     "trajectory": (trajectory, None),
+    "map": (states, None),
     "writes": (writes, None),
     "strip": (total, None),
     "accuracy": (lambda name: rows("state task accuracy", ["a", name], ["b", name]), None),
@@ -228,7 +235,7 @@ def test_no_table_no_rows_words_for_numbers_and_no_axes_are_refused(name):
         if column in numbers:
             words = table.assign(**{column: "many"})
             with pytest.raises(ArgError, match="need numbers"):
-                function(words, column, ax=ax) if name not in ("set", "trajectory", "accuracy") else function(
+                function(words, column, ax=ax) if name not in ("set", "trajectory", "map", "accuracy") else function(
                     words, ax=ax
                 )
             break
