@@ -36,7 +36,7 @@ def ask(tiny_file):
 def test_without_a_command_the_commands_are_listed(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n    {name} " in out for name in ("demo", "ask", "lab"))
+    assert all(f"\n    {name} " in out for name in ("demo", "ask", "lab", "env"))
 
 
 def test_the_version_is_that_of_the_package(capsys):

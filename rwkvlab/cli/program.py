@@ -1,4 +1,4 @@
-"""The command line: demo, ask, tune, inspect, diff, verify, convert and lab; an error is one line, Ctrl-C is quiet."""
+"""The command line: demo, ask, tune, inspect, diff, verify, convert, lab, env; an error is one line, Ctrl-C is quiet."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED, add_ask
 from rwkvlab.cli.convert import add_convert
 from rwkvlab.cli.diff import add_diff
+from rwkvlab.cli.env import add_env
 from rwkvlab.cli.inspect import add_inspect
 from rwkvlab.cli.lab import add_lab, lab_command
 from rwkvlab.cli.tune import add_tune
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add_verify(commands, common)
     add_convert(commands, common)
     add_lab(commands, common)
+    add_env(commands, common)
     return top
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rwkvlab.cli import env
+from rwkvlab.cli import env, main
 from rwkvlab.cli.env import add_env, environment
 from rwkvlab.errors import PathError
 
@@ -115,3 +115,9 @@ def test_why_torch_cannot_use_a_gpu_is_said(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", old)
     assert environment()["GPU"].endswith(": The NVIDIA driver on your system is too old")
+
+
+def test_env_is_a_command(capsys):
+    assert main(["env"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("rwkvlab ") and "bundled models" in out and err == ""
