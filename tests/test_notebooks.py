@@ -1,20 +1,38 @@
 """Every notebook runs from top to bottom, without a word on stderr, and shows what it is there to show."""
 
+import ast
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+TWINS = sorted(FOLDER.glob("*.zh.ipynb"))  # the same notebook in Chinese
+HAN = re.compile("[\u4e00-\u9fff]")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+TOUR = {
+    "image/png": 4,
+    WIDGET: 1,
+    "text/html": 6,
+}
 # what the outputs of a notebook hold at least: pictures, widgets, tables, and words
 SHOWN = {
-    "01_does_the_start_matter": {
-        "image/png": 4,
-        "application/vnd.jupyter.widget-view+json": 1,
-        "text/html": 6,
-        "words": ["own state: +0.", "<mark>", "StatePicker", "'mine'"],
+    "00_start_here": {
+        WIDGET: 1,
+        "text/html": 2,
+        "words": ["emoji_single_round", "🇯🇵 东京(HND) ✈️ 🇫🇷 巴黎(CDG)", "Fly from Tokyo (HND) to Paris", "StatePicker"],
     },
+    "00_start_here.zh": {
+        WIDGET: 1,
+        "text/html": 2,
+        "words": ["emoji_single_round", "🇯🇵 东京(HND) ✈️ 🇫🇷 巴黎(CDG)", "从东京(HND)乘飞机到巴黎(CDG)。", "StatePicker"],
+    },
+    "01_does_the_start_matter": TOUR | {"words": ["own state: +0.", "<mark>", "StatePicker", "'mine'"]},
+    "01_does_the_start_matter.zh": TOUR
+    | {"words": ["自己的 state：比零 state 高 +0.", "<mark>", "StatePicker", "'我的'"]},
     "02_what_is_in_a_state_file": {
         "text/html": 5,
         "words": [
@@ -50,15 +68,73 @@ SHOWN = {
             *("in plain sentences: 1.00", "same answer as from zero", "purpose list_single_round", "- To Paris (CDG)"),
         ],
     },
-    "挂载_state": {
+    "08_how_sure_is_it": {
+        "image/png": 3,
+        "text/html": 3,
+        "words": [
+            *(
+                "holds: every tuned state is right in content",
+                "known to tuned states alone: swap list",
+                "right means at",
+            ),
+            *("told apart from no state and every control: 14 of 14", "best control", "wrong (json)", "live 1.000"),
+            "said   🇮🇹 欧元 💰 🇳🇱 欧元",
+        ],
+    },
+    "09_挂载_state": {
         "text/html": 4,
         "words": ["the default", "用途 chn_文言文和古典名著", "made for RWKV-6", "tenalp", "不见了", "+[[state]]"],
     },
 }
 
 
+def codes(path):
+    """The code cells of a notebook."""
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
 def test_every_notebook_says_what_it_shows():
     assert {path.stem for path in NOTEBOOKS} == set(SHOWN)
+
+
+def test_the_notebooks_are_in_one_order_without_a_gap():
+    numbers = [int(path.name[:2]) for path in NOTEBOOKS if path not in TWINS]
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
+def test_a_notebook_in_chinese_runs_the_same_code(path):
+    """Comments may differ, and strings where the Chinese one is in Chinese."""
+    english = path.with_name(path.name.replace(".zh", ""))
+    assert len(codes(path)) == len(codes(english))
+    for here, there in zip(codes(path), codes(english), strict=True):
+        assert alike(here, there), f"{here}\n\nis not\n\n{there}"
+
+
+def alike(chinese, english):
+    """Whether two codes are the same, but for comments and strings that are put into Chinese."""
+    trees = [ast.parse(code) for code in (chinese, english)]
+    for here, there in zip(*map(ast.walk, trees), strict=False):
+        values = [node.value for node in (here, there) if isinstance(node, ast.Constant)]
+        if len(values) == 2 and all(isinstance(value, str) for value in values) and HAN.search(values[0]):
+            here.value = there.value = "translated"
+    return ast.dump(trees[0]) == ast.dump(trees[1])
+
+
+def test_code_that_differs_is_told_from_what_is_translated():
+    assert alike('print("零", a)  # 零', 'print("zero", a)')
+    assert not alike('print("零", a)', 'print("zero", b)')
+    assert not alike('find("sort")', 'find("reverse")')
+    assert not alike("f(x, 1)", "f(x, 2)")
+
+
+@pytest.mark.parametrize("name", ["00_start_here", "00_start_here.zh"])
+def test_the_first_notebook_names_all_the_others(name):
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    links = re.findall(r"\]\(([^)]+)\)", "".join(cell.source for cell in cells if cell.cell_type == "markdown"))
+    assert [link for link in links if not (FOLDER / link).is_file()] == []
+    assert {int(path.name[:2]) for path in NOTEBOOKS} - {int(link[:2]) for link in links} <= {0}
+    assert {path.name for path in TWINS} - {f"{name}.ipynb"} <= set(links) or name.endswith(".zh")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
