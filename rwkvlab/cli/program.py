@@ -1,4 +1,4 @@
-"""The command line: demo, ask, tune, inspect, diff, verify, convert, lab, env; an error is one line, Ctrl-C is quiet."""
+"""The command line: demo, ask, tune, inspect, diff, verify, convert, lab, env; errors are a line, Ctrl-C is quiet."""
 
 from __future__ import annotations
 
