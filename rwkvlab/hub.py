@@ -7,6 +7,7 @@ import inspect
 import os
 import queue
 import re
+import shlex
 import socket
 import threading
 import time
@@ -29,9 +30,10 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     """Return the local path of `source`: a file or folder that exists, or "owner/repo/file" (or deeper) on the hub.
 
     A file that was downloaded before comes from huggingface_hub's cache, without the network. Nothing in a file is run.
-    HF_ENDPOINT names a mirror. Raises PathError for what is neither path nor address, at once; where nobody takes the
-    connection (no network, no such host, a wall of silence; HF_HUB_OFFLINE is set), within 2 s; where the hub takes it
-    and does not answer, after 5 s. On a slow network HF_HUB_ETAG_TIMEOUT, in seconds, replaces both.
+    HF_ENDPOINT names a mirror; in a notebook os.environ["HF_ENDPOINT"] = … does. Raises PathError for what is neither
+    path nor address, at once; where nobody takes the connection (no network, no such host, a wall of silence;
+    HF_HUB_OFFLINE is set), within 2 s; where the hub takes it and does not answer, after 5 s. On a slow network
+    HF_HUB_ETAG_TIMEOUT, in seconds, replaces both.
     """
     start = time.monotonic()
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or "\0" in str(source):
@@ -72,16 +74,17 @@ def _from_hub(source: str, repo: str, file: str, start: float) -> Path:
     _check_seconds("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
     import huggingface_hub as hub
 
-    endpoint, downloading = os.environ.get("HF_ENDPOINT") or "https://huggingface.co", False
+    # read at each call: huggingface_hub knows only what was set when it was imported
+    endpoint, downloading = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"), False
+    elsewhere = f"{show(shlex.join(['hf', 'download', repo, file, '--local-dir', '.']), 160)[1:-1]}"
     try:
         cached = hub.try_to_load_from_cache(repo, file)
         if isinstance(cached, str) and os.path.exists(cached):
             return Path(cached)
-        endpoint = hub.constants.ENDPOINT
         if hub.constants.HF_HUB_OFFLINE:
             raise PathError(
                 f"{show(source)}: no such local file, not downloaded before, and HF_HUB_OFFLINE is set;"
-                " unset it, or download the file elsewhere and give its path"
+                f" unset it and start again, or run elsewhere `{elsewhere}` and give the file's path"
             )
         # "no" comes soon: hf_hub_download alone retries for 23 s before it says that there is no network
         asked = os.environ.get("HF_HUB_ETAG_TIMEOUT")
@@ -89,13 +92,13 @@ def _from_hub(source: str, repo: str, file: str, start: float) -> Path:
         # huggingface_hub may have taken long to import
         _knock(endpoint, patience or max(0.8, NO_NETWORK - (time.monotonic() - start)))
         late = patience or TIMEOUT
-        _within(late, lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file), timeout=late))
+        _within(late, lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file, endpoint=endpoint), timeout=late))
         downloading = True
-        return Path(hub.hf_hub_download(repo, file, **_giving_up(hub)))
+        return Path(hub.hf_hub_download(repo, file, endpoint=endpoint, **_giving_up(hub)))
     except PathError:
         raise
     except Exception as error:
-        raise PathError(f"{show(source)}: {_explain(error, show(endpoint), downloading)}") from None
+        raise PathError(f"{show(source)}: {_explain(error, show(endpoint), downloading, elsewhere)}") from None
 
 
 def _giving_up(hub: Any) -> dict[str, Any]:
@@ -182,7 +185,7 @@ def _within(seconds: float, ask: Callable[[], object]) -> None:
         raise outcome[0]
 
 
-def _explain(error: Exception, endpoint: str, downloading: bool) -> str:
+def _explain(error: Exception, endpoint: str, downloading: bool, elsewhere: str) -> str:
     kinds = {kind.__name__ for kind in (*type(error).__mro__, *type(error.__cause__).__mro__)}
     status = getattr(getattr(error, "response", None), "status_code", "")
     if "GatedRepoError" in kinds:
@@ -204,5 +207,5 @@ def _explain(error: Exception, endpoint: str, downloading: bool) -> str:
     slow = "; on a slow network set HF_HUB_ETAG_TIMEOUT=30" if kinds & {"TimeoutError", "TimeoutException"} else ""
     return (
         f"no such local file, and {endpoint} cannot be reached ({type(error).__name__}); check the network,"
-        f" set HF_ENDPOINT to a mirror, or download the file elsewhere and give its path{slow}"
+        f" set HF_ENDPOINT to a mirror, or run where there is a network `{elsewhere}` and give the file's path{slow}"
     )

@@ -232,6 +232,27 @@ def test_a_mirror_may_lie_in_a_folder_of_its_host(tmp_path, hub):
     assert all(path.startswith("/mirror/owner/repo/resolve/main/sub/a.pth") for _, path in hub.asked)
 
 
+def test_a_mirror_that_is_set_in_a_running_notebook_counts(tmp_path, hub, monkeypatch):
+    from huggingface_hub import constants
+
+    assert not constants.ENDPOINT.startswith("http://127.")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_address[1]}/")
+    assert fetch("owner/repo/sub/a.pth").read_bytes() == DATA
+    assert {method for method, _ in hub.asked} == {"HEAD", "GET"}
+
+
+def test_the_command_that_fetches_the_file_elsewhere_can_be_copied(tmp_path):
+    for env in ({}, {"HF_HUB_OFFLINE": "1"}):
+        answer, _ = ask("owner/repo/sub/a b.pth", tmp_path, 9, **env)
+        assert "`hf download owner/repo 'sub/a b.pth' --local-dir .` and give the file's path" in answer
+    answer, _ = ask("owner/repo/a\x1b[31m$(x).pth", tmp_path, 9)
+    assert "\x1b" not in answer and "'a\\x1b[31m$(x).pth'" in answer
+
+
 def test_a_local_file_wins_over_the_cache_and_the_hub(tmp_path, hub):
     port = hub.server_address[1]
     assert ask("owner/repo/sub/a.pth", tmp_path, port)[0] == "weights"
