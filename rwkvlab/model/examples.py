@@ -123,6 +123,19 @@ def parted(
     return [found[i] for i in sorted(order[count:])], [found[i] for i in sorted(order[:count])]
 
 
+def parts_of(row: Encoded) -> tuple[list[int], list[int]]:
+    """Return the ids of the first prompt of an example, and of the answer to it.
+
+    Of a text the two halves; a pair whose prompt is one token looks the same here.
+    """
+    ids, wanted = row.ids, [*row.wanted, False]
+    start = wanted.index(True) if True in row.wanted else len(ids) - 1
+    end = wanted.index(False, start)
+    if start == 1 and end == len(ids):
+        start = max(1, len(ids) // 2)
+    return ids[:start], [token for token in ids[start:end] if token != END_OF_TEXT]
+
+
 def batches(pairs: Sequence[Encoded], size: int, seed: int, skip: int = 0) -> Iterator[list[Encoded]]:
     """Yield batches for ever: every example once in each round, a new order in every round.
 

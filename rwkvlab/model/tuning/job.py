@@ -11,6 +11,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import UnfinishedError, show
+from rwkvlab.model.examples import parts_of
 from rwkvlab.model.interrupt import held_interrupt
 from rwkvlab.model.tuning.options import Options
 from rwkvlab.model.tuning.session import Session
@@ -23,19 +24,24 @@ if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
 LOOK = 0.05  # seconds between two looks for Ctrl-C while waiting
+QUESTIONS = 4
 LEAVE = 20.0  # seconds that a program which ends gives a run to end its step
 
 
 class TuningJob:
     """A run of `tune` in a thread; made by `start_tuning`.
 
-    steps: the TuneSteps so far. done: whether it has ended, in whatever way. error: what ended it, None where it went
-    well. memory: the bytes that it was expected to need. In a notebook its repr says how far it is.
+    steps: the TuneSteps so far. best: the best state so far. done: whether it has ended, in whatever way. error: what
+    ended it, None where it went well. memory: the bytes that it was expected to need. questions: a few of the held-out
+    examples (of those trained on, where none are held out) as the ids of a prompt and of its answer, to ask meanwhile.
+    In a notebook its repr says how far it is.
     """
 
     def __init__(self, session: Session, on_step: Callable[[TuneStep], object] | None, cancel: threading.Event) -> None:
         self.error: BaseException | None = None
         self.memory = session.memory
+        self.questions = [parts_of(row) for row in (session.apart or session.rows)[:QUESTIONS]]
+        self._session: Session | None = session
         self._steps: list[TuneStep] = []
         self._state: State | None = None
         self._total, self._cancel = session.options.steps, cancel
@@ -47,6 +53,12 @@ class TuningJob:
     def steps(self) -> list[TuneStep]:
         """What is known after each step so far."""
         return list(self._steps)
+
+    @property
+    def best(self) -> State | None:
+        """What `wait` would return if the run ended here; None before its first step and where it failed."""
+        session = self._session
+        return self._state if session is None or self.done else session.best()
 
     @property
     def done(self) -> bool:
@@ -90,6 +102,7 @@ class TuningJob:
         except BaseException as error:
             self.error = error
         finally:
+            self._session = None  # its optimizer and its examples are large
             atexit.unregister(self._leave)
 
     def _leave(self) -> None:
@@ -118,5 +131,6 @@ def start_tuning(model: Model, examples: Iterable[Any], **options: Any) -> Tunin
     given.apply_defaults()
     found = given.arguments
     settings = Options(**{field.name: found[field.name] for field in fields(Options)})
-    session = Session(model, examples, found["init"], found["held_out"], settings)
-    return TuningJob(session, found["on_step"], found["cancel"] or threading.Event())
+    cancel = found["cancel"] or threading.Event()
+    session = Session(model, examples, found["init"], found["held_out"], settings, cancel)
+    return TuningJob(session, found["on_step"], cancel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -25,7 +26,8 @@ class Run:
     """A state that is trained by Adam, step by step, on the shares of `ranks`.
 
     done: steps; measured: after how many of them the held-out loss was last measured (-1: never); lowest: the lowest,
-    found after `at` steps, `worse`: measurements since.
+    found after `at` steps, `worse`: measurements since. `lock` is held while any of it changes, so that another thread
+    may look in between.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Run:
         ranks: Ranks,
     ) -> None:
         self.objective, self.apart, self.size, self.ranks = objective, apart, size, ranks
-        self.model = objective.model
+        self.model, self.lock = objective.model, threading.RLock()
         self.params = [getattr(start, name).detach().to(self.model.device, copy=True) for name in NAMES]
         self.trained = [param.requires_grad_() for param in self.params[: 3 if shifts else 1]]
         self.optimizer = torch.optim.Adam(self.trained, lr=lr)
@@ -72,8 +74,9 @@ class Run:
             )
             error.state = self.state("", f"tuned: {self.done} of {steps} steps, before the loss was not finite")
             raise error
-        self.optimizer.step()
-        self.done += 1
+        with self.lock:
+            self.optimizer.step()
+            self.done += 1
         self.read += sum(len(row.ids) - 1 for row in rows)
         return value
 
@@ -99,10 +102,11 @@ class Run:
                 total += float(self.objective.total(self.params, mine)) if mine else 0.0
                 count += counted(rows)
         loss = self.ranks.sum(total) / count
-        self.worse, self.measured = self.worse + 1, self.done
-        if loss < self.lowest:
-            self.lowest, self.at, self.worse = loss, self.done, 0
-            self.kept = [param.detach().clone() for param in self.params]
+        with self.lock:
+            self.worse, self.measured = self.worse + 1, self.done
+            if loss < self.lowest:
+                self.lowest, self.at, self.worse = loss, self.done, 0
+                self.kept = [param.detach().clone() for param in self.params]
         return loss
 
     def tired(self, patience: int | None) -> bool:
@@ -116,7 +120,8 @@ class Run:
     def state(self, template: str, recipe: str) -> State:
         """The best state so far; without held-out examples, the last."""
         card = StateCard(arch=self.model.dims.arch, base=self.model.card.fingerprint, template=template, recipe=recipe)
-        wkv, att_shift, ffn_shift = (param.detach().cpu() for param in self.kept)
+        with self.lock:
+            wkv, att_shift, ffn_shift = (param.detach().to("cpu", copy=True) for param in self.kept)
         return State(wkv, att_shift=att_shift, ffn_shift=ffn_shift, card=card)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -14,9 +14,10 @@ from rwkvlab.model.examples import Write, batches, parted
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
 from rwkvlab.model.parts import Way
 from rwkvlab.model.tuning.loss import Objective
-from rwkvlab.model.tuning.memory import check_memory, recomputes, tuning_memory
+from rwkvlab.model.tuning.memory import check_memory, recomputes
 from rwkvlab.model.tuning.norms import NormGuard
 from rwkvlab.model.tuning.options import Options
+from rwkvlab.model.tuning.plan import batch_memory
 from rwkvlab.model.tuning.ranks import Ranks
 from rwkvlab.model.tuning.run import Run
 from rwkvlab.model.tuning.saving import Saving, identity, place
@@ -33,9 +34,15 @@ class Session:
     """One call of `tune`: all that can be wrong with it is said when it is made; `go` trains and returns the state."""
 
     def __init__(
-        self, model: Model, examples: Iterable[Any], init: State | None, held_out: Any, options: Options
+        self,
+        model: Model,
+        examples: Iterable[Any],
+        init: State | None,
+        held_out: Any,
+        options: Options,
+        cancel: threading.Event | None = None,
     ) -> None:
-        self.model, self.options, self.init = model, options, init
+        self.model, self.options, self.init, self.cancel = model, options, init, cancel
         self.teacher, self.taught = teacher_state(model, options.teacher)
         self.rows, self.apart = parted(model, examples, held_out, options.template, options.seed, self._writer())
         self.size, self.check = options.checked(len(self.rows), bool(self.apart))
@@ -74,6 +81,13 @@ class Session:
             self.ranks.lead(self._save)
         return run.state(options.form, self._recipe())
 
+    def best(self) -> State | None:
+        """The best state so far, for any thread; None before the run has begun."""
+        if self.guard is None:
+            return None
+        with self.run.lock:
+            return self.run.state(self.options.form, self._recipe())
+
     def _due(self) -> bool:
         """Whether the held-out loss is measured at this step."""
         return self.run.done % self.check == 0 or self.run.done == self.options.steps
@@ -103,15 +117,13 @@ class Session:
         teacher = self.teacher
         if teacher is None:
             return None
-        return lambda prompts: write_answers(self.model, teacher, prompts, self.options.template)
+        return lambda prompts: write_answers(self.model, teacher, prompts, self.options.template, self.cancel)
 
     def _memory(self) -> int:
         """About how many bytes the run needs beside the weights; what does not fit is refused."""
-        rows, longest = -(-self.size // self.ranks.world), max(len(row.ids) for row in self.rows) - 1
-        counted = min(rows * longest, rows * max(sum(row.wanted) for row in self.rows))
-        taught = self.teacher is not None
-        found = tuning_memory(self.model, rows, longest, counted=counted, teacher=taught, checkpointing=self.again)
-        check_memory(self.model, found, f"a batch of {rows} rows of up to {longest} tokens")
+        rows = -(-self.size // self.ranks.world)
+        found, what = batch_memory(self.model, self.rows, rows, self.teacher is not None, self.again)
+        check_memory(self.model, found, what)
         return found
 
     def _saving(self) -> Saving | None:

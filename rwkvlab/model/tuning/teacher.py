@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,21 @@ def teacher_state(model: Model, teacher: str | State | None) -> tuple[State | No
 
 
 def write_answers(
-    model: Model, teacher: State, prompts: Sequence[list[int]], template: str | Template
+    model: Model,
+    teacher: State,
+    prompts: Sequence[list[int]],
+    template: str | Template,
+    cancel: threading.Event | None = None,
 ) -> list[tuple[list[int], bool]]:
-    """Return for each prompt the tokens that the teacher writes greedily, and whether it came to an end by itself."""
+    """Return for each prompt the tokens that the teacher writes greedily, and whether it came to an end by itself.
+
+    Raises Cancelled where it is stopped.
+    """
     stop = get_template(template).stop if template else ()
     found = []
     for at in range(0, len(prompts), TOGETHER):
         part = list(prompts[at : at + TOGETHER])
-        for said in generate_batch(model, part, teacher, temperature=0, max_tokens=LONGEST, stop=stop):
+        for said in generate_batch(model, part, teacher, temperature=0, max_tokens=LONGEST, stop=stop, cancel=cancel):
             if said.finish in ("interrupted", "cancelled"):
                 raise Cancelled("tune: stopped while the teacher wrote answers; nothing was trained")
             found.append((list(said.tokens), said.finish != "length"))

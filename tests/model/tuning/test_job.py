@@ -12,7 +12,7 @@ import weakref
 import pytest
 import torch
 
-from rwkvlab.errors import ArgError, DivergedError, TuneError, UnfinishedError
+from rwkvlab.errors import ArgError, Cancelled, DivergedError, TuneError, UnfinishedError
 from rwkvlab.model.tuning import start_tuning, tune
 from rwkvlab.states.state import State
 
@@ -141,3 +141,55 @@ while len(job.steps) < 3:
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert time.monotonic() - begin < 60
     assert (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("held_out", [None, [("zz", "y")]])
+def test_the_best_state_so_far_is_there_at_any_time(model, held_out):
+    seen = []
+    ready = threading.Event()
+
+    def look(step):
+        ready.wait(10)
+        seen.append(job.best)
+
+    job = start_tuning(model, PAIRS, steps=6, lr=0.5, held_out=held_out, check=held_out and 1, on_step=look)
+    ready.set()
+    state = job.wait()
+    alone = []
+    tune(model, PAIRS, steps=6, lr=0.5, held_out=held_out, check=held_out and 1, on_step=alone.append)
+    assert torch.equal(job.best.wkv, state.wkv) and job.best.card == state.card
+    for step, best in zip(alone, seen, strict=True):
+        if held_out is None:
+            assert float(best.wkv.norm()) == pytest.approx(step.norm, rel=1e-5), "not that of a later step"
+        assert best.card.recipe.startswith("tuned: 6 steps" if step.step == 6 else f"tuned: {step.step} of 6 steps")
+    if held_out:
+        assert f"{alone[2].best:.4g}" in seen[2].card.recipe
+
+
+def test_the_best_state_is_whole_while_another_thread_tunes(model):
+    job = start_tuning(model, PAIRS, **ENDLESS)
+    wait_for(lambda: job.best is not None and len(job.steps) >= 2)
+    found = [job.best for _ in range(50)]
+    job.stop()
+    job.wait()
+    norms = [0.0, *(step.norm for step in job.steps)]
+    for state in found:
+        done = int(state.card.recipe.split()[1])
+        assert float(state.wkv.norm()) == pytest.approx(norms[done], rel=1e-5)
+
+
+def test_a_few_held_out_questions_can_be_asked_meanwhile(model):
+    job = start_tuning(model, PAIRS, steps=1, held_out=[("zz", "y"), "abcdef"])
+    job.wait()
+    assert job.questions == [(model.encode("zz"), model.encode("y")), (model.encode("abc"), model.encode("def"))]
+    job = start_tuning(model, PAIRS[:3] * 5, steps=1)
+    job.wait()
+    asked = [(model.encode(asked), model.encode(told)) for asked, told in PAIRS[:3]]
+    assert job.questions == [*asked, asked[0]], "of those trained on, where none are held out"
+
+
+def test_a_teacher_that_writes_answers_is_stopped_from_outside(model):
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled, match="nothing was trained"):
+        start_tuning(model, [{"prompt": "ab"}], teacher="be brief", cancel=cancel)
