@@ -9,5 +9,6 @@ from rwkvlab.plots.pairs import plot_diff, plot_pair
 from rwkvlab.plots.spectra import plot_spectrum
 from rwkvlab.plots.statemap import plot_map
 from rwkvlab.plots.strip import plot_strip
+from rwkvlab.plots.tuning import plot_tuning
 from rwkvlab.plots.watch import plot_trajectory, plot_writes
 from rwkvlab.plots.where import plot_layers, plot_set

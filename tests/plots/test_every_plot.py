@@ -66,6 +66,11 @@ def states(name):
     return table.assign(group=["one", name, "one"])
 
 
+def tuning(name):
+    table = pd.DataFrame({"step": range(1, 21), "loss": np.linspace(3, 1, 20), "held_out": [np.nan, 2.0] * 10})
+    return table.assign(lr=0.1)
+
+
 def writes(name):
     return pd.DataFrame({"token": [3, -1, 0], "piece": [name, "the initial state", "\n"]}).assign(
         share=[0.6, 0.5, -0.1], norm=[3.0, 2.0, 1.0], surprise=[1.0, np.nan, 0.1]
@@ -87,6 +92,7 @@ TABLES = {
     "layers": (lambda name: rows("state layer norm", ["a", name], [0, 1, 2]), None),
     "trajectory": (trajectory, None),
     "map": (states, None),
+    "tuning": (tuning, None),
     "writes": (writes, None),
     "strip": (total, None),
     "accuracy": (lambda name: rows("state task accuracy", ["a", name], ["b", name]), None),
