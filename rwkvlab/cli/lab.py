@@ -64,7 +64,7 @@ def copy_notebooks(folder: Path, *, fresh: bool = False) -> tuple[Path, str]:
         folder.mkdir(parents=True, exist_ok=not fresh)
         there = {name for name in notebooks if os.path.lexists(folder / name)}
         for name in notebooks.keys() - there:
-            atomic_write(folder / name, lambda file, name=name: file.write(notebooks[name]), overwrite=False)
+            _put(folder / name, notebooks[name])
     except (OSError, ValueError) as error:
         why = str(error) if isinstance(error, RwkvLabError) else getattr(error, "strerror", None) or "not a path"
         raise PathError(f"{show(folder, 300)}: no place for notebooks ({why}); name another with --to DIR") from error
@@ -84,6 +84,10 @@ def shipped_notebooks() -> list[Path]:
             return found
     where = " or ".join(show(place, 300) for place in places)
     raise PathError(f"no notebooks in {where}: install rwkvlab again, or give a FOLDER to open")
+
+
+def _put(path: Path, content: bytes) -> None:
+    atomic_write(path, lambda file: file.write(content), overwrite=False)
 
 
 def _numbered(folder: Path, number: int) -> Path:
