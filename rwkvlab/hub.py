@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import inspect
 import os
 import queue
@@ -30,10 +31,10 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     """Return the local path of `source`: a file or folder that exists, or "owner/repo/file" (or deeper) on the hub.
 
     A file that was downloaded before comes from huggingface_hub's cache, without the network. Nothing in a file is run.
-    HF_ENDPOINT names a mirror; in a notebook os.environ["HF_ENDPOINT"] = … does. Raises PathError for what is neither
-    path nor address, at once; where nobody takes the connection (no network, no such host, a wall of silence;
-    HF_HUB_OFFLINE is set), within 2 s; where the hub takes it and does not answer, after 5 s. On a slow network
-    HF_HUB_ETAG_TIMEOUT, in seconds, replaces both.
+    A download is checked against the sha256 that the hub tells of large files. HF_ENDPOINT names a mirror, also where a
+    notebook sets os.environ["HF_ENDPOINT"]. Raises PathError for what is neither path nor address, at once; where
+    nobody takes the connection (no network, no such host, a wall of silence; HF_HUB_OFFLINE is set), within 2 s; where
+    the hub takes it and does not answer, after 5 s. On a slow network HF_HUB_ETAG_TIMEOUT, in seconds, replaces both.
     """
     start = time.monotonic()
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or "\0" in str(source):
@@ -55,10 +56,8 @@ def _may_exist(path: Path) -> bool:
     """Whether something is there, or a folder on the way must not be looked into: opening it says which."""
     try:
         path.lstat()
-    except PermissionError:
-        return True
-    except (OSError, ValueError):
-        return False
+    except (OSError, ValueError) as error:
+        return isinstance(error, PermissionError)
     return True
 
 
@@ -76,7 +75,7 @@ def _from_hub(source: str, repo: str, file: str, start: float) -> Path:
 
     # read at each call: huggingface_hub knows only what was set when it was imported
     endpoint, downloading = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"), False
-    elsewhere = f"{show(shlex.join(['hf', 'download', repo, file, '--local-dir', '.']), 160)[1:-1]}"
+    elsewhere = show(shlex.join(["hf", "download", repo, file, "--local-dir", "."]), 160)[1:-1]
     try:
         cached = hub.try_to_load_from_cache(repo, file)
         if isinstance(cached, str) and os.path.exists(cached):
@@ -87,27 +86,35 @@ def _from_hub(source: str, repo: str, file: str, start: float) -> Path:
                 f" unset it and start again, or run elsewhere `{elsewhere}` and give the file's path"
             )
         # "no" comes soon: hf_hub_download alone retries for 23 s before it says that there is no network
-        asked = os.environ.get("HF_HUB_ETAG_TIMEOUT")
-        patience = float(hub.constants.HF_HUB_ETAG_TIMEOUT) if asked else None
-        # huggingface_hub may have taken long to import
-        _knock(endpoint, patience or max(0.8, NO_NETWORK - (time.monotonic() - start)))
+        patience = float(hub.constants.HF_HUB_ETAG_TIMEOUT) if os.environ.get("HF_HUB_ETAG_TIMEOUT") else None
+        _knock(endpoint, patience or max(0.8, NO_NETWORK - (time.monotonic() - start)))  # the import may have been slow
         late = patience or TIMEOUT
-        _within(late, lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file, endpoint=endpoint), timeout=late))
+        url = hub.hf_hub_url(repo, file, endpoint=endpoint)
+        known = _within(late, lambda: hub.get_hf_file_metadata(url, timeout=late))
         downloading = True
-        return Path(hub.hf_hub_download(repo, file, endpoint=endpoint, **_giving_up(hub)))
+        path = Path(hub.hf_hub_download(repo, file, endpoint=endpoint, **_giving_up(hub)))
+        return _verified(source, path, known.etag or "")
     except PathError:
         raise
     except Exception as error:
         raise PathError(f"{show(source)}: {_explain(error, show(endpoint), downloading, elsewhere)}") from None
 
 
-def _giving_up(hub: Any) -> dict[str, Any]:
-    """Return what makes hf_hub_download give up on a server that breaks off and cannot go on where it was.
+def _verified(source: str, path: Path, etag: str) -> Path:
+    """Return the path of a download; PathError, and it is gone, unless it has the sha256 that the hub tells, if any."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if re.fullmatch("[0-9a-f]{64}", etag) and found != etag:  # of large files the hub's tag is their sha256
+        os.unlink(os.path.realpath(path))
+        what = f"is damaged: its sha256 is {found[:12]}…, the hub says {etag[:12]}…; it was removed, try again"
+        raise PathError(f"{show(source)}: the download {what}")
+    return path
 
-    Newer versions of it start over for ever; older ones, which know no tqdm_class, give up by themselves.
-    """
+
+def _giving_up(hub: Any) -> dict[str, Any]:
+    """Return what makes hf_hub_download give up on a server that breaks off; newer ones start over for ever."""
     if "tqdm_class" not in inspect.signature(hub.hf_hub_download).parameters:
-        return {}
+        return {}  # older ones give up by themselves
 
     class Bar(hub.utils.tqdm):
         restarts = 0
@@ -167,22 +174,24 @@ def _knock(endpoint: str, seconds: float) -> None:
         raise problem
 
 
-def _within(seconds: float, ask: Callable[[], object]) -> None:
-    """Call `ask`; raises what it raised, or TimeoutError after some seconds."""
-    outcome: list[Exception | None] = [TimeoutError()]
+def _within(seconds: float, ask: Callable[[], Any]) -> Any:
+    """Return what `ask` returns; raises what it raised, or TimeoutError after some seconds."""
+    outcome: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            ask()
-            outcome[0] = None
+            outcome.put((ask(), None))
         except Exception as error:
-            outcome[0] = error
+            outcome.put((None, error))
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if outcome[0] is not None:
-        raise outcome[0]
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        found, problem = outcome.get(timeout=seconds)
+    except queue.Empty:
+        found, problem = None, TimeoutError()
+    if problem is not None:
+        raise problem
+    return found
 
 
 def _explain(error: Exception, endpoint: str, downloading: bool, elsewhere: str) -> str:

@@ -48,7 +48,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def answer(self):
         path = self.path.removeprefix("http://hub.invalid").removeprefix("/mirror")  # asked as a proxy; as a mirror
         self.server.asked.append((self.command, self.path))
-        known = {"X-Repo-Commit": "a" * 40, "ETag": f'"{hashlib.sha256(DATA).hexdigest()}"'}
+        known = {"X-Repo-Commit": "a" * 40, "ETag": f'"{hashlib.sha256(self.server.data).hexdigest()}"'}
         name = path.removeprefix("/owner/repo/resolve/main/")
         if path.startswith("/owner/gated/"):
             return self.reply(403, {"X-Error-Code": "GatedRepo"})
@@ -65,7 +65,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.reply(302, linked | {"Location": f"http://localhost:{self.server.server_address[1]}/cdn/blob"})
         if name == "moved.pth":
             return self.reply(307, {"Location": "/owner/repo/resolve/main/sub/a.pth"})
-        if name not in ("sub/a.pth", "hangs.pth", "slow.pth", "short.pth"):
+        if name not in ("sub/a.pth", "hangs.pth", "slow.pth", "short.pth", "damaged.pth", "small.txt"):
             return self.reply(404, {"X-Error-Code": "EntryNotFound"})
         if name == "hangs.pth" or (name, self.command) == ("slow.pth", "HEAD"):
             self.server.closing.wait(2.5 if name == "slow.pth" else 60)
@@ -74,7 +74,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 self.reply(200, known, self.server.data, part=len(self.server.data) // 2)
             self.close_connection = True
             return None
-        return self.reply(200, known, self.server.data)
+        if name == "small.txt":  # git's own files have another tag
+            return self.reply(200, known | {"ETag": f'"{"b" * 40}"'}, self.server.data)
+        damaged = name == "damaged.pth" and not self.server.mended
+        return self.reply(200, known, b"W" + self.server.data[1:] if damaged else self.server.data)
 
     def reply(self, status, headers, body=b"", part=None):
         self.send_response(status)
@@ -299,6 +302,20 @@ def test_a_download_that_breaks_off_leaves_nothing_that_looks_whole(tmp_path, hu
     hub.mended = True
     assert ask("owner/repo/short.pth", tmp_path, port)[0] == "weights"
     assert [path.read_bytes() for path in files_in(tmp_path)] == [hub.data]
+
+
+def test_a_download_whose_sha256_is_not_the_hubs_is_removed(tmp_path, hub):
+    port, told = hub.server_address[1], hashlib.sha256(DATA).hexdigest()[:12]
+    answer, _ = ask("owner/repo/damaged.pth", tmp_path, port)
+    got = hashlib.sha256(b"W" + DATA[1:]).hexdigest()[:12]
+    assert answer == (
+        f"PathError 'owner/repo/damaged.pth': the download is damaged: its sha256 is {got}…, the hub says {told}…;"
+        " it was removed, try again"
+    )
+    assert not files_in(tmp_path)
+    hub.mended = True
+    assert ask("owner/repo/damaged.pth", tmp_path, port)[0] == "weights"
+    assert ask("owner/repo/small.txt", tmp_path, port)[0] == "weights"
 
 
 def test_a_hub_that_is_slow_is_waited_for_and_one_that_hangs_is_not(tmp_path, hub):
