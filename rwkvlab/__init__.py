@@ -14,13 +14,10 @@ from rwkvlab.model.generate import Generation
 from rwkvlab.model.inspect import inspect_file, inspect_files
 from rwkvlab.model.passage import Passage, passage
 from rwkvlab.model.tuning import TuningJob, start_tuning, tune, tune_many, tuning_memory
-from rwkvlab.states import ModelCard, Shelf, State, StateCard
-from rwkvlab.states.ai00 import read_ai00, write_ai00
-from rwkvlab.states.blend import lerp, mix, scale, slerp, splice, truncate
+from rwkvlab.states import ModelCard, NameCard, Shelf, State, StateCard, lerp, load_state, mix, parse_name, read_ai00
+from rwkvlab.states import save_state, scale, slerp, splice, truncate, write_ai00
 from rwkvlab.states.controls import random_like, transposed
 from rwkvlab.states.convert import convert_state
-from rwkvlab.states.files import load_state, save_state
-from rwkvlab.states.names import NameCard, parse_name
 from rwkvlab.states.naming import name_for
 from rwkvlab.states.soup import soup
 from rwkvlab.tasks import Example, Task, Template, load_task, text_task
@@ -37,3 +34,7 @@ def __getattr__(name: str) -> object:
     if name.startswith("plot_"):
         return getattr(import_module("rwkvlab.plots"), name)
     raise AttributeError(f"rwkvlab has no {name!r}")
+
+
+def __dir__() -> list[str]:  # what Tab offers behind `lab.`
+    return [*globals(), "plots", "widgets", *(name for name in dir(__getattr__("plots")) if name.startswith("plot_"))]

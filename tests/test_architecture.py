@@ -136,6 +136,16 @@ def test_importing_the_package_loads_nothing_heavy_and_changes_nothing():
     assert out.stdout.strip() == "[]" and out.stderr == ""
 
 
+def test_tab_offers_every_plot_and_every_public_name():
+    import rwkvlab
+    from rwkvlab import plots
+
+    offered = dir(rwkvlab)
+    assert {"plots", "widgets", "State", "compare"} <= {*offered}
+    assert {name for name in dir(plots) if name.startswith("plot_")} <= {*offered}
+    assert all(getattr(rwkvlab, name) is not None for name in offered if name.startswith("plot_"))
+
+
 def test_nothing_in_the_sources_can_run_code_from_a_file():
     banned = r"\b(eval|exec|__import__)\(|torch\.load\(|weights_only|shell=True|yaml\.load\(|allow_pickle"
     for path in FILES:
