@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -103,9 +105,10 @@ def save_state(
     """Write a state, atomically, in the layout that the suffix names; returns the path.
 
     .pth is the layout of trainers (`blocks.{i}.att.time_state` [H,V,K]), .state or .st Ai00's (fp16, [H,K,V]),
-    .safetensors rwkvlab's own, with token-shifts, card and a sha256. dtype ("fp32", "bf16", "fp16" or torch's) is fp32
-    if None, and always fp16 in .state. The first two hold neither card nor token-shifts: non-zero shifts are refused
-    unless drop_shifts, with which .safetensors holds none either. Warns where values become zero in fp16.
+    .safetensors rwkvlab's own, with token-shifts, card, sha256 and our version. dtype ("fp32", "bf16", "fp16" or
+    torch's) is fp32 if None, and always fp16 in .state. The first two hold neither card nor token-shifts: non-zero
+    shifts are refused unless drop_shifts, with which .safetensors holds none either. Warns where values become zero in
+    fp16.
 
     Where path is a folder, the state is put there, as .safetensors, under a name made from what is known of it;
     `naming.name_for` makes the full names that Ai00's documentation asks for. A file that is there is replaced unless
@@ -132,6 +135,8 @@ def save_state(
             for key in ("wkv", *(() if drop_shifts else SHIFTS))
         }
         metadata = {"format": OURS, "version": VERSION, "order": "L,H,V,K", "sha256": tensor_digest(tensors)}
+        with suppress(PackageNotFoundError):
+            metadata["writer"] = f"rwkvlab {version('rwkvlab')}"
         _tell(name, lost, wanted)
         # how the tensors are stored is seen in the file itself
         notes = tuple(note for note in state.card.notes if not note.startswith(STORED))

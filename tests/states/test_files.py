@@ -3,10 +3,12 @@
 import json
 import os
 import warnings
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rwkvlab.errors import (
@@ -250,6 +252,14 @@ def test_a_flipped_bit_in_any_tensor_of_ours_is_noticed(tmp_path, wkv, part):
         raw[8 + size + place] ^= 4
     path.write_bytes(raw)
     assert torch.equal(load_state(path).wkv, full(wkv).wkv)
+
+
+def test_a_file_of_ours_tells_the_base_the_recipe_and_what_wrote_it(tmp_path, wkv):
+    card = StateCard(name="文言文", base="ab" * 32, recipe="tuned: 9 steps, lr 0.04, batch 4, 9 examples, seed 5")
+    with safe_open(save_state(full(wkv).replace(card=card), tmp_path / "a.safetensors"), "pt") as file:
+        metadata = file.metadata()
+    assert metadata["writer"] == f"rwkvlab {version('rwkvlab')}" and len(metadata["sha256"]) == 64
+    assert json.loads(metadata["card"]) == card.to_dict()
 
 
 @pytest.mark.parametrize(
