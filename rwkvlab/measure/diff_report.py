@@ -85,7 +85,7 @@ class Difference:
         for name in (name for name in _BARS if name in table):
             top = table[name][table[name] < math.inf].max()
             if top > 0:
-                styler = styler.bar(name, color=_BAR, vmin=0, vmax=top)
+                styler = styler.bar([name], color=_BAR, vmin=0, vmax=top)
         forms: dict[Any, Any] = {name: f"{{:{form}}}" for name, (_, form) in _HEADS.items() if name in table}
         return styler.format(forms, na_rep="-")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from rwkvlab.errors import ArgError, NonFiniteError, show
@@ -13,8 +16,6 @@ from rwkvlab.measure.distance import check_pair
 from rwkvlab.measure.watch import MOST, principal
 from rwkvlab.shapes import check_range
 from rwkvlab.states.state import State
-
-UNLIKE = "state_map: the states"
 
 
 def state_map(states: States, components: int = 2) -> pd.DataFrame:
@@ -50,7 +51,7 @@ def state_map(states: States, components: int = 2) -> pd.DataFrame:
     return table
 
 
-def _heads(states: list[State]) -> object:
+def _heads(states: list[State]) -> Iterator[Tensor]:
     """Yield the matrices of all states of one head after the other, [n,V*K]."""
     layers, heads = states[0].wkv.shape[:2]
     for at in tqdm(range(layers * heads), delay=2, desc="map of states", leave=False):
