@@ -33,7 +33,7 @@ def plot_map(data: pd.DataFrame, ax: Axes | None = None) -> Axes:
         colour, mark = palette(ax)[at % len(palette(ax))], MARKERS[at % len(MARKERS)]
         said = entry(name) if name else None
         ax.plot(rows["pc1"], rows["pc2"], mark, color=colour, markersize=7, linestyle="", label=said)
-    shown = table[np.isfinite(table[["pc1", "pc2"]]).all(axis=1)]
+    shown = table[np.isfinite(table[["pc1", "pc2"]].to_numpy()).all(axis=1)]
     explained = list(data.attrs.get("explained", ()))
     for number, name in enumerate(("x", "y")):
         known = len(explained) > number and np.isfinite(explained[number])
