@@ -25,7 +25,7 @@ from rwkvlab.cli.lab import add_lab, lab_command
 from rwkvlab.cli.tune import add_tune
 from rwkvlab.cli.verify import add_verify
 from rwkvlab.cli.wording import in_options
-from rwkvlab.errors import Cancelled, show
+from rwkvlab.errors import Cancelled, printable, show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +108,7 @@ def _note(message: Warning | str, *_: Any, **__: Any) -> None:
 def _report(error: Exception, trace: bool) -> int:
     """Say an error in one line on stderr; returns the exit code."""
     if trace:
-        traceback.print_exception(error)
+        print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     ours = isinstance(error, lab.RwkvLabError)
     text = in_options(show(error, 1000)[1:-1]) or type(error).__name__
     hint = "" if ours else f" ({type(error).__name__}, not foreseen: run it again with --traceback)"

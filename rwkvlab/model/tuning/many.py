@@ -75,7 +75,7 @@ def tune_many(
             assert wkv.grad is not None
             sums = (losses + wkv.grad.flatten(1).sum(1)).isfinite().tolist()
             if not all(sums):
-                names = ", ".join(name for name, good in zip(rows, sums, strict=True) if not good)
+                names = ", ".join(show(name)[1:-1] for name, good in zip(rows, sums, strict=True) if not good)
                 error = DivergedError(
                     f"tune_many: the loss or its gradient is not finite at step {done + 1} of {steps}: {names}; start "
                     "again with a smaller lr (the states before it are the error's .states)"
