@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,13 +66,16 @@ def along(
         fed = torch.tensor([prompt + ids[:-1]]).expand(rows, -1)
         head = len(prompt) - 1
         longest = max(16, (TOKENS if tick is None else WATCHED) // rows)
-        told, bar = tick or (lambda done, total: None), {"delay": 2, "leave": False, "disable": tick is not None}
-        for at in tqdm(range(0, head, longest), desc=what, **bar):
+        told, bar = (
+            tick or (lambda done, total: None),
+            partial(tqdm, desc=what, delay=2, leave=False, disable=bool(tick)),
+        )
+        for at in bar(range(0, head, longest)):
             model.run(fed[:, at : min(head, at + longest)], flow, None)
             told(min(head, at + longest), head + len(ids))
         room = LOGITS * (4 if model.device.type == "cuda" else 1)  # a GPU is slow in small pieces
         width = min(max(1, room // (model.dims.vocab * rows)), longest)
-        for at in tqdm(range(0, len(ids), width), desc=what, **bar):
+        for at in bar(range(0, len(ids), width)):
             logits = model.run(fed[:, head + at : head + at + width], flow, "all")
             assert logits is not None
             end = at + logits.shape[1]

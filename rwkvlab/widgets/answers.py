@@ -15,6 +15,7 @@ from rwkvlab.widgets.asking import STOPPED, Settings, Turn
 
 _OWN = (
     "{margin:6px 0}",
+    "+small{display:block;white-space:pre-wrap}",
     " thead th{font-weight:600;background:var(--jp-layout-color2,#eee)}",
     " tbody th{font-weight:600;min-width:7em;max-width:14em}",
     " td{min-width:13em;max-width:40em;line-height:1.65}",

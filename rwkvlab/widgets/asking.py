@@ -137,10 +137,10 @@ def _go_on(
             own = at < len(had) and had[at] not in arms
             source = at if own else None
             talk = copy(last.talks[at if own else 0])
-            report(at, len(arms), f"reading the conversation again from {show(name)}")
+            report(at, len(arms), f"reading the conversation again from {show(name, 40)}")
             talk.switch(_unlabelled(state), cancel=report.cancel)
-            whose = f"switched from {show(had[at])}" if own else f"added, with the turns of {show(had[0])}"
-            note = f"{whose}; the conversation was read again from {show(name)}"
+            whose = f"switched from {show(had[at], 40)}" if own else f"added, with the turns of {show(had[0], 40)}"
+            note = f"{whose}: the conversation was read again"
         talk.template = form
         talks.append(talk)
         notes.append(note)

@@ -83,16 +83,6 @@ class Playground(Inputs):
         return code_of(self._settings(), self._turns, self.starts)
 
     @property
-    def error(self) -> BaseException | None:
-        """What ended the last job, None where it went well or was stopped."""
-        return self._work.error
-
-    @property
-    def running(self) -> bool:
-        """Whether answers are being written or read."""
-        return self._work.running
-
-    @property
     def history(self) -> tuple[Comparison, ...]:
         """The answers to all questions that are still shown, the oldest first; each knows its settings."""
         return tuple(turn.result for turns in (*self._earlier.chats, self._turns) for turn in turns)
@@ -126,10 +116,11 @@ class Playground(Inputs):
 
     def save(self, kind: str) -> None:
         """Hand the last result to the browser as a download, "html" or "csv"."""
-        if self.running or self.result is None:
+        result = self.result
+        if self.running or result is None:
             why = "wait until the answers are ready" if self.running else "nothing to save yet; ask something"
             return self._note.say(why, trouble=True)
-        self._work.start(lambda report: self._save(kind, self.result, report), "making the file")
+        self._work.start(partial(self._save, kind, result), "making the file")
 
     def close(self) -> None:
         """Stop what runs, and take the widget away."""
@@ -182,6 +173,10 @@ class Playground(Inputs):
 
     def _redraw(self) -> None:
         self._view.show(self._turns)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._note.say(switches(self._turns, self.columns) if self.chat else "")
         self._code.code = self.code
 
     def _try(self, name: str, value: Any) -> None:
@@ -208,8 +203,7 @@ class Playground(Inputs):
                 self._controls.show(one, self.sampling[one])
         else:
             self._controls.show(name, getattr(self, name))
-        self._note.say(switches(self._turns, self.columns) if self.chat else "")
-        self._code.code = self.code
+        self._tell()
 
     def _use(self, settings: Settings) -> None:
         """Set everything as it was when an earlier question was asked."""

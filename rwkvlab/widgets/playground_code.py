@@ -40,7 +40,11 @@ def code_of(settings: Settings, turns: Sequence[Turn], starts: Starts) -> str:
 def _options(settings: Settings) -> dict[str, Any]:
     """Return the arguments of a playground that are not its defaults."""
     own = {name: value for name, value in settings.sampling.items() if SAMPLING.get(name) != value}
-    every = {"question": settings.question, "columns": settings.columns, "template": _Code(_text(settings.template))}
+    every: dict[str, Any] = {
+        "question": settings.question,
+        "columns": settings.columns,
+        "template": _Code(_text(settings.template)),
+    }
     every |= {"seed": settings.seed, "sampling": own, "kl": settings.kl, "chat": settings.chat}
     usual = {"question": "", "sampling": {}, "kl": True, "chat": False}
     return {name: value for name, value in every.items() if name not in usual or value != usual[name]}

@@ -14,6 +14,7 @@ from rwkvlab.model.sampling import check_sampling
 from rwkvlab.shapes import check_range
 from rwkvlab.tasks.templates import get_template
 from rwkvlab.widgets.columns import Starts
+from rwkvlab.widgets.work import Work
 
 # the defaults of `Model.chat` and `lab.compare`
 SAMPLING: dict[str, Any] = {"max_tokens": 200, "temperature": 1.0, "top_p": 0.2, "top_k": 0}
@@ -28,20 +29,31 @@ class Inputs(ipywidgets.VBox):
 
     model: Model
     starts: Starts
+    _work: Work
 
     result = traitlets.Instance(Comparison, allow_none=True, help="The last answers, side by side.")
     # plain TraitType, since the others let None pass unchecked
-    question = traitlets.TraitType("", help="What is asked next, a text.")
-    template = traitlets.TraitType("world", help='The name of a template, "auto", or a Template.')
+    question: Any = traitlets.TraitType("", help="What is asked next, a text.")
+    template: Any = traitlets.TraitType("world", help='The name of a template, "auto", or a Template.')
     columns: Any = traitlets.TraitType(
         (), help="Names of the initial states that stand in columns; the baseline is first."
     )
-    seed = traitlets.TraitType(0, help="Of the drawing, the same in every column.")
+    seed: Any = traitlets.TraitType(0, help="Of the drawing, the same in every column.")
     sampling: Any = traitlets.Any(
         help="max_tokens, temperature, top_p … of `Model.chat`; what is left out is as there."
     )
     kl = traitlets.Bool(True, help="Whether the answers are read again, to shade each token by KL.")
     chat = traitlets.Bool(False, help="Whether the next question goes on with the turns that are shown.")
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the last job, None where it went well or was stopped."""
+        return self._work.error
+
+    @property
+    def running(self) -> bool:
+        """Whether answers are being written or read."""
+        return self._work.running
 
     @traitlets.default("sampling")
     def _default_sampling(self) -> dict[str, Any]:

@@ -161,7 +161,8 @@ def test_a_state_switched_in_mid_chat_is_what_switch_gives(make, states, tiny):
     other.switch(states["文言文"])
     texts = list(asked(playground, "b").result.table["text"])
     assert texts == [talk.ask("b", seed=0, **SHORT).text for talk in (zero, other)]
-    assert "switched from &#x27;emoji&#x27;; the conversation was read again" in playground._view.value
+    assert playground._note.text == ""
+    assert "switched from &#x27;emoji&#x27;: the conversation was read again" in playground._view.value
     # a column that is added reads the baseline's turns; one that is moved keeps its own
     added = Conversation(tiny, states["emoji"])
     added.turns = zero.turns
@@ -365,10 +366,10 @@ def test_earlier_questions_stay_with_their_settings(make, states):
     assert [one.settings["seed"] for one in playground.history] == [1, 2]
     playground._earlier._again()
     assert (playground.question, playground.seed, playground.columns) == ("first", 1, ("zero", "emoji"))
-    for _ in range(25):
+    for _ in range(20):
         playground.new_chat()
         asked(playground, "more")
-    assert len(playground.history) == 21 and len(menu.options) == 20 and menu.options[0][0] == "26: more"
+    assert len(playground.history) == 21 and len(menu.options) == 20 and menu.options[0][0] == "21: more"
 
 
 def test_the_answers_are_saved_as_a_page_and_as_a_table(make, states, monkeypatch):
