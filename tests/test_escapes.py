@@ -42,6 +42,7 @@ from rwkvlab.plots import (
 )
 from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.layouts import OURS
+from rwkvlab.states.render import NO_FORMULAS
 from rwkvlab.states.state import State
 from rwkvlab.tasks.templates import Template
 from rwkvlab.tensorfile import write_pth, write_safetensors
@@ -485,15 +486,15 @@ def test_nothing_in_a_picker_acts_or_is_typeset(root):
     for text in HOSTILE:
         folder = Folder(text, root)
         for picker in (StatePicker({text or "a": state_with()}), StatePicker(folder.shelf())):
-            menu, caption = picker.children[1], picker.children[2].value
-            assert len(menu.options) == 2
-            shown = "".join(label for label, _ in menu.options) + caption
-            shown += "".join(box.value for box in picker.children[3:])
+            assert len(picker.table.rows) == 2 + len(picker.unusable)
+            # a row is set as text and nothing is typeset in it; a caption is HTML in which nothing is
+            shown = "".join(cell for row in picker.table.rows for cell in (*row["cells"], row["off"]))
             assert not acting(shown), text
-            assert not set(caption) & {"$", "\\"}, text  # a label is typeset where it can be
-            assert type(picker.children[2]).__name__ == "Label"
+            for page in (picker.caption.value, picker._repr_mimebundle_()["text/html"]):
+                assert not acting(page, "\n") and NO_FORMULAS in page, text
+                assert len(text) < 4 or "<" not in text or text not in page, text
         picker.state = state_with(name="", recipe=text)
-        assert not acting(picker.children[2].value) and not set(picker.children[2].value) & {"$", "\\"}
+        assert not acting(picker.caption.value, "\n") and NO_FORMULAS in picker.caption.value
 
 
 def test_nothing_that_a_model_or_a_state_says_acts_on_the_terminal_of_ask(root, monkeypatch):

@@ -112,8 +112,10 @@ def test_a_picker_of_many_files_says_what_turns_out_to_be_bad(large):
     picker = StatePicker(Shelf(large), model)
     before = picker.name
     assert picker.state.wkv.shape == (2, 1, 2, 2)
-    picker.children[1].value = "torn 0"
-    assert picker.name == before and "cannot be used" in picker.children[2].value
+    torn = next(at for at, row in enumerate(picker.table.rows) if row["cells"][0] == "torn 0")
+    assert picker.table.rows[torn]["off"]
+    picker.table._handle_custom_msg({"choose": torn, "version": picker.table.version}, [])
+    assert picker.name == before and "cannot be used" in picker.caption.text
 
 
 def test_few_files_are_all_checked_at_once(tmp_path):
