@@ -19,7 +19,7 @@ from rwkvlab.widgets.captions import Caption
 from rwkvlab.widgets.code import CodeButton, call, state_code, variable_of
 from rwkvlab.widgets.rows import COLUMNS, Row
 from rwkvlab.widgets.sources import Given, Sources, given_code, same
-from rwkvlab.widgets.table import Table
+from rwkvlab.widgets.table import Table, brief
 
 ZERO = ""  # the name of the zero state, which has no file
 ZERO_LABEL = "zero (no state)"
@@ -180,7 +180,7 @@ class StatePicker(ipywidgets.VBox):
             if known is None:
                 self.sources.list()  # what a file turned out to be is known now
                 self._list()
-            self._say(f"{show(name)} cannot be used: {known or error}")
+            self._say(f"{show(name)} cannot be used: {brief(known or str(error))}")
 
     def _list(self) -> None:
         """Bring the table in line with the sources."""

@@ -62,7 +62,7 @@ function render({ model, el }) {
       const up = by === column.name;
       const down = by === `-${column.name}`;
       button.type = "button";
-      button.textContent = column.name + (up ? " ▲" : down ? " ▼" : "");
+      button.textContent = (up ? "▲ " : down ? "▼ " : "") + column.name;
       button.title = `sort by ${column.name}`;
       button.dataset.lmSuppressShortcuts = "true";
       cell.setAttribute("aria-sort", up ? "ascending" : down ? "descending" : "none");
@@ -74,7 +74,10 @@ function render({ model, el }) {
       cell.append(button);
       head.append(cell);
     }
-    const widths = model.get("columns").map((column) => `minmax(${Math.min(column.width, 12) * 0.6 + 1}em, ${column.width + 2}fr)`);
+    // short columns are never cut; the others share what is left
+    const widths = model.get("columns").map(({ width }) =>
+      width > 12 ? `minmax(8em, ${width}fr)` : `calc(${width * 0.66}em + 18px)`,
+    );
     grid.style.setProperty("--rwkvlab-columns", widths.join(" "));
     grid.setAttribute("aria-label", model.get("label"));
     grid.style.maxHeight = `${(model.get("height") + 1) * ROW + 2}px`;
