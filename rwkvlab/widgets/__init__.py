@@ -1,3 +1,5 @@
-"""Widgets choose: small controls for notebooks, each a noun with one trait."""
+"""Widgets choose: controls for notebooks, each a noun with one trait."""
 
+from rwkvlab.widgets.mixer import StateMixer
 from rwkvlab.widgets.picker import StatePicker
+from rwkvlab.widgets.playground import Playground
