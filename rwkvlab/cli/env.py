@@ -8,14 +8,14 @@ import platform
 import re
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rwkvlab.bundled.shelf import NAMES, bundled_folder
 from rwkvlab.cli.texts import as_json
-from rwkvlab.errors import PathError, printable, show
+from rwkvlab.errors import printable, show
 from rwkvlab.model.memory import free_memory
 from rwkvlab.plots.fonts import label
 
@@ -35,6 +35,7 @@ NOTEBOOK = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget")
 TOLD = ("OMP_NUM_THREADS", "TRITON_INTERPRET", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES")
 SET = ("HF_ENDPOINT", "HF_HOME", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "PYTHONPATH")
 DRIVER, CPUINFO = Path("/proc/driver/nvidia/version"), Path("/proc/cpuinfo")
+BUNDLED = Path(str(files("rwkvlab"))) / "bundled"
 
 
 def add_env(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -65,7 +66,7 @@ def environment() -> dict[str, str]:
     found["CPU"] = f"{_cpu()}, {cores} cores, {torch.get_num_threads()} threads of torch"
     free = free_memory(torch.device("cpu"))
     found["memory"] = "not known" if free is None else f"{free / 1e9:.3g} GB free"
-    found["bundled models"] = ", ".join(map(_bundled, NAMES))
+    found["bundled models"] = ", ".join(_bundled(BUNDLED)) or "none"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found["Chinese in plots"] = "yes" if label("文") == "文" else "no font for it is installed"
@@ -120,9 +121,11 @@ def _cpu() -> str:
     return show(name[1] if name else platform.processor() or platform.machine())[1:-1]
 
 
-def _bundled(name: str) -> str:
-    try:
-        bundled_folder(name)
-    except PathError:
-        return f"{name} (incomplete)"
-    return name
+def _bundled(folder: Path) -> list[str]:
+    """Return the names of the models in a folder, each in a folder with its card, and which of them lack a file."""
+    found = []
+    for card in sorted(folder.glob("*/card.json")):
+        name = card.parent.name
+        whole = all((card.parent / part).exists() for part in (f"{name}.pth", "vocab.txt", "states"))
+        found.append(name if whole else f"{name} (incomplete)")
+    return found

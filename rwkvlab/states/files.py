@@ -105,10 +105,9 @@ def save_state(
     """Write a state, atomically, in the layout that the suffix names; returns the path.
 
     .pth is the layout of trainers (`blocks.{i}.att.time_state` [H,V,K]), .state or .st Ai00's (fp16, [H,K,V]),
-    .safetensors rwkvlab's own, with token-shifts, card, sha256 and our version. dtype ("fp32", "bf16", "fp16" or
-    torch's) is fp32 if None, and always fp16 in .state. The first two hold neither card nor token-shifts: non-zero
-    shifts are refused unless drop_shifts, with which .safetensors holds none either. Warns where values become zero in
-    fp16.
+    .safetensors rwkvlab's own, with token-shifts, card, sha256 and writer. dtype ("fp32", "bf16", "fp16" or torch's) is
+    fp32 if None, and always fp16 in .state. The first two hold neither card nor token-shifts: non-zero shifts are
+    refused unless drop_shifts, with which .safetensors holds none either. Warns where values become zero in fp16.
 
     Where path is a folder, the state is put there, as .safetensors, under a name made from what is known of it;
     `naming.name_for` makes the full names that Ai00's documentation asks for. A file that is there is replaced unless

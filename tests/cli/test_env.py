@@ -16,7 +16,6 @@ import torch
 
 from rwkvlab.cli import env, main
 from rwkvlab.cli.env import add_env, environment
-from rwkvlab.errors import PathError
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_the_block_has_the_versions_and_one_line_for_each_thing(run):
     assert said["Python"].startswith(platform.python_version())
     assert platform.system() in said["OS"] and platform.machine() in said["OS"]
     assert f"{torch.get_num_threads()} threads of torch" in said["CPU"]
-    assert said["bundled models"] == "micro, rwkv7, rwkv6"
+    assert said["bundled models"] == "micro, rwkv6, rwkv7"
     assert all(text for text in said.values())
 
 
@@ -67,16 +66,23 @@ def test_no_path_user_or_secret_is_told(run, monkeypatch):
 
 
 def test_what_is_missing_is_said_in_its_line(monkeypatch, tmp_path):
-    def missing(name):
-        raise PathError(name)
-
-    monkeypatch.setattr(env, "bundled_folder", missing)
+    for name, parts in {
+        "one": ("one.pth", "vocab.txt", "states", "card.json"),
+        "two": ("card.json",),
+        "no": (),
+    }.items():
+        (tmp_path / name).mkdir()
+        for part in parts:
+            (tmp_path / name / part).touch()
+    monkeypatch.setattr(env, "BUNDLED", tmp_path)
     monkeypatch.setattr(env, "PACKAGES", ("rwkvlab", "surely-not-installed"))
     monkeypatch.setattr(env, "free_memory", lambda device: None)
     monkeypatch.setattr(env, "CPUINFO", tmp_path / "none")
     found = environment()
     assert found["surely-not-installed"] == "not installed" and found["memory"] == "not known"
-    assert found["bundled models"] == "micro (incomplete), rwkv7 (incomplete), rwkv6 (incomplete)"
+    assert found["bundled models"] == "one, two (incomplete)"
+    monkeypatch.setattr(env, "BUNDLED", tmp_path / "none")
+    assert environment()["bundled models"] == "none"
 
 
 def test_a_gpu_is_named_with_its_driver(monkeypatch, tmp_path):
