@@ -41,7 +41,8 @@ class TuningPlan:
         size = f"{most}{self.tokens:,} tokens, the longest {most}{self.longest:,}"
         free = "" if self.free is None else f", {_size(self.free)} free"
         need = f"batches of {self.batch:,} need about {_size(self.memory)} beside the weights{free}"
-        return f"{self.trained:,} examples to train on{apart}{told}; {size}; {need}"
+        many = "1 example" if self.trained == 1 else f"{self.trained:,} examples"
+        return f"{many} to train on{apart}{told}; {size}; {need}"
 
 
 def tuning_plan(
