@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOGITS = 2**22  # numbers in one block of logits; `judge` makes some copies of it in float64, 32 MiB each
 TOKENS = 2**14  # tokens of all rows read at once
-WATCHED = 512  # the same where somebody may want to stop
+WATCHED = 256  # the same where somebody may want to stop
 
 
 class Along(NamedTuple):

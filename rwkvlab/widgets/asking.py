@@ -104,7 +104,7 @@ def ask_columns(
 
     def tell(tokens: int) -> None:
         with suppress(Cancelled):  # a Stop reaches the loop that writes by itself, which keeps what there is
-            report(min(tokens, most), max(1, most), "writing, at most")
+            report(min(tokens, most), max(1, most), f"writing, {tokens} of at most {most} tokens")
 
     live = Live(len(talks), draw, tell)
     sampling = dict(settings.sampling, seed=[settings.seed] * len(talks))

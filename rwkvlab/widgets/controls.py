@@ -23,24 +23,24 @@ class Controls(ipywidgets.VBox):
 
     def __init__(self, changed: Callable[[str, Any], object]) -> None:
         self._changed, self._quiet = changed, False
-        box: dict[str, Any] = {"layout": {"width": "150px"}, "style": {"description_width": "initial"}}
-        menu = ipywidgets.Dropdown(options=self._templates(), description="template", layout={"width": "210px"})
+        style = {"description_width": "initial"}
+        menu = ipywidgets.Dropdown(options=self._templates(), description="template", layout={"width": "190px"})
         menu.tooltip = "how the question is written for the model; auto: as the first state's card says"
         menu.style.description_width = "initial"
         check: dict[str, Any] = {"indent": False, "layout": {"width": "auto", "margin": "2px 12px 2px 2px"}}
         kl, chat = "read again for KL", "chat: the next question goes on"
         self._boxes: dict[str, Any] = {
             "template": menu,
-            "temperature": ipywidgets.BoundedFloatText(
-                1.0, min=0.0, max=10.0, step=0.1, description="temperature", **box
-            ),
-            "top_p": ipywidgets.BoundedFloatText(0.2, min=0.0, max=1.0, step=0.05, description="top_p", **box),
-            "max_tokens": ipywidgets.BoundedIntText(200, min=0, max=TOKENS, description="max tokens", **box),
-            "seed": ipywidgets.BoundedIntText(0, min=0, max=SEEDS, description="seed", **box),
+            "temperature": ipywidgets.BoundedFloatText(1.0, min=0.0, max=10.0, step=0.1, description="temperature"),
+            "top_p": ipywidgets.BoundedFloatText(0.2, min=0.0, max=1.0, step=0.05, description="top_p"),
+            "max_tokens": ipywidgets.BoundedIntText(200, min=0, max=TOKENS, description="max tokens"),
+            "seed": ipywidgets.BoundedIntText(0, min=0, max=SEEDS, description="seed"),
             "kl": ipywidgets.Checkbox(True, description=kl, tooltip="shade each token by KL, afterwards", **check),
             "chat": ipywidgets.Checkbox(False, description=chat, **check),
         }
         self._boxes["chat"].tooltip = "each column remembers its turns; its state can be switched between two questions"
+        for name, width in (("temperature", 145), ("top_p", 110), ("max_tokens", 155), ("seed", 125)):
+            self._boxes[name].layout.width, self._boxes[name].style = f"{width}px", style
         for name, one in self._boxes.items():
             one.add_class(f"rwkvlab-{name.replace('_', '-')}")
             one.observe(lambda change, name=name: self._on_box(name, change["new"]), "value")

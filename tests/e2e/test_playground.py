@@ -71,10 +71,11 @@ def test_text_is_seen_to_grow_and_stop_keeps_it(opened, expect):
     for cell in first:
         expect(cell).to_contain_text(re.compile(".{20}"))
     before = [len(cell.inner_text()) for cell in first]
-    expect(page.locator(SAYS)).to_contain_text("writing, at most")
+    expect(page.locator(SAYS)).to_contain_text("of at most 100000 tokens")
     written = f"[...document.querySelectorAll('{ROOT} .rwkvlab-writes')]"
     grown = f"sizes => sizes.every((size, at) => {written}[4 * at].innerText.length > size)"
     page.wait_for_function(grown, arg=before)
+    assert page.get_by_role("button", name="Stop").inner_text() == "Stop"
     notebook.shot("playground-writing")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(SAYS)).to_have_text("stopped: 5 columns, seed 0")
