@@ -39,7 +39,7 @@ def plot_tuning(steps: pd.DataFrame | Sequence[Any], ax: Axes | None = None) -> 
     ax.plot(table["step"], table["loss"], color=batch, linewidth=1.2, label="the batch of each step")
     if len(held := table.dropna(subset=["held_out"]) if "held_out" in table.columns else table[:0]):
         ax.plot(held["step"], held["held_out"], "o-", color=apart, linewidth=2, markersize=4, label="what is held out")
-        best = held.loc[held["held_out"].idxmin()]
+        best = held.iloc[int(held["held_out"].to_numpy().argmin())]
         ax.plot(
             *best[["step", "held_out"]], "o", markersize=11, markerfacecolor="none", markeredgecolor=apart,
             markeredgewidth=1.8, linestyle="", clip_on=False, label="the lowest: what is kept",
