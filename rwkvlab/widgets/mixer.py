@@ -70,8 +70,8 @@ class StateMixer(Snapshot, ipywidgets.VBox):
         self._answer = None if model is None else MixerAnswer(model, prompt, template, max_tokens, self.ask)
         self._save = SaveRow(lambda: self.state)
         self._figure: Any = None
-        below = [] if self._answer is None else [self._answer]
-        parts = [self._controls, self.picture, self.caption, *below, self.work, self._save, self._code]
+        parts = [self._controls, self.picture, self.caption, self._answer, self.work, self._save, self._code]
+        parts = [part for part in parts if part is not None]
         super().__init__(parts, **options)
         self.add_class("rwkvlab-mixer")
         start = [1.0] if len(names) == 1 else [0.5, 0.5] if len(names) == 2 else [1 / max(1, len(names))] * len(names)
@@ -97,8 +97,8 @@ class StateMixer(Snapshot, ipywidgets.VBox):
 
     def ask(self) -> None:
         """Generate the answer to the prompt in the thread, from the state as it is; without a prompt, nothing."""
-        if self._answer is not None and self._answer.prompt.value.strip():
-            self.work.start(lambda report: self._answer.write(self.state, report), "reading the prompt")
+        if (box := self._answer) is not None and box.prompt.value.strip():
+            self.work.start(lambda report: box.write(self.state, report), "reading the prompt")
 
     def snapshot(self) -> bytes | None:
         """Return the picture as it is, as PNG."""
@@ -112,7 +112,7 @@ class StateMixer(Snapshot, ipywidgets.VBox):
         recipe = check_recipe(proposal["value"])
         if self._next is None or self._next[0] != recipe:
             self.work.stop()
-            self._next = (recipe, self._build(recipe))
+            self._next = (recipe, build(recipe, self._read, self._zero))
         return recipe
 
     @traitlets.observe("recipe")
@@ -157,8 +157,13 @@ class StateMixer(Snapshot, ipywidgets.VBox):
 
     def _make(self, recipe: dict[str, Any], report: Report, released: bool) -> str:
         """Do in the thread what is too slow for a callback."""
-        recipe = check_recipe(recipe)
-        ready = (recipe, self._build(recipe))
+        try:
+            recipe = check_recipe(recipe)
+            ready = (recipe, build(recipe, self._read, self._zero))
+        except RwkvLabError:
+            if self.recipe and not report.cancel.is_set():
+                self._controls.show(self.recipe)
+            raise
         report.check()
         if self._take(recipe, ready) and released and self._answer and self._answer.prompt.value.strip():
             return self._answer.write(self.state, report)
@@ -172,13 +177,12 @@ class StateMixer(Snapshot, ipywidgets.VBox):
                 return True
             except RwkvLabError as wrong:
                 self._next = None
+                self.sources.list()  # what a file turned out to be is known now
+                self._controls.names = list(self.sources)
                 if self.recipe:
                     self._controls.show(self.recipe)
                 self.caption.say(f"not mixed, all is as it was: {wrong}", trouble=True)
                 return False
-
-    def _build(self, recipe: dict[str, Any]) -> State | None:
-        return build(recipe, self._read, self._zero)
 
     def _code_of(self, name: str) -> str:
         if name != ZERO:

@@ -52,7 +52,7 @@ class Controls(ipywidgets.VBox):
         self.normal.tooltip = "divide the weights by their sum; without it they are taken as they are"
         self.normal.layout.width = "auto"
         self.add = button("Add a state", "plus", "one more state for the mixture", self._on_add)
-        self.way_t = Slider(label="t, from the first (0) to the second (1)")
+        self.way_t = Slider(label="from → to")
         self.way_t.add_class("rwkvlab-t")
         self.gain = Slider(label="gain", max=2.0, value=1.0)
         top = max(1, layers - 1)

@@ -166,7 +166,7 @@ class StatePicker(ipywidgets.VBox):
                 return
             self._list()
             self._say()
-            self.caption.say(f"{count} files more, from {show(self._path.value)}; {self.caption.text}")
+            self.caption.say(f"{count} more from {show(self._path.value)}; {self.caption.text}")
             self._path.value = ""
 
     def _choose(self, name: str) -> None:

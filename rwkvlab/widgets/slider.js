@@ -2,13 +2,13 @@
 function render({ model, el }) {
   const box = document.createElement("label");
   box.className = "rwkvlab-slider";
-  // the arrow keys are for the slider, and no command of the notebook
-  box.dataset.lmSuppressShortcuts = "true";
   const words = document.createElement("span");
   const range = document.createElement("input");
   const number = document.createElement("input");
   range.type = "range";
   number.type = "number";
+  // the arrow keys are for the slider, and no command of the notebook
+  for (const input of [range, number]) input.dataset.lmSuppressShortcuts = "true";
   box.append(words, range, number);
   el.append(box);
 

@@ -71,7 +71,8 @@ class Sources(Mapping[str, State]):
 
     def list(self) -> None:
         """Make the rows anew from what is known of the files."""
-        rows, places = [], {}
+        rows: list[Row] = []
+        places: dict[str, tuple[Any, str]] = {}
         files = set()
         for key, row, file in rows_of(self.base, self.model):
             rows.append(row)
@@ -84,7 +85,7 @@ class Sources(Mapping[str, State]):
                 places[name] = (self._added, key)
         # what can be used goes first, each part in the order that its source has
         self.rows: tuple[Row, ...] = tuple(sorted(rows, key=lambda row: row.reason != ""))
-        self._places: dict[str, tuple[Any, str]] = places
+        self._places = places
         self._said = {row.name: plain("\n".join((row.name, *row.cells(), row.reason))) for row in rows}
         self.reasons = {row.name: row.reason for row in rows if row.reason}
 
@@ -92,7 +93,7 @@ class Sources(Mapping[str, State]):
     def default(self) -> str:
         """The name of the state to begin with, "" where there is none."""
         name = getattr(self.base, "default", None)
-        return name if name in self else next(iter(self), "")
+        return str(name) if name in self else next(iter(self), "")
 
     def find(self, text: str) -> set[str]:
         """Return the names for which each word of `text` stands in what is told of them; those in `reasons` too."""

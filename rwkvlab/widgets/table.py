@@ -28,11 +28,13 @@ class Table(anywidget.AnyWidget):
 
     _esm = HERE / "table.js"
     _css = HERE / "table.css"
-    columns = traitlets.List(help="Of each column: name, number (whether it is one), width (in letters).").tag(
+    columns: Any = traitlets.List(help="Of each column: name, number (whether it is one), width (in letters).").tag(
         sync=True
     )
-    rows = traitlets.List(help="Of each row: cells, off (why it cannot be chosen, or ''), brief, first.").tag(sync=True)
-    shown = traitlets.List(help="The indices of the rows that are shown.").tag(sync=True)
+    rows: Any = traitlets.List(help="Of each row: cells, off (why it cannot be chosen, or ''), brief, first.").tag(
+        sync=True
+    )
+    shown: Any = traitlets.List(help="The indices of the rows that are shown.").tag(sync=True)
     chosen = traitlets.Int(-1, help="The index of the chosen row.").tag(sync=True)
     sort = traitlets.Unicode("", help="The column that the rows are sorted by.").tag(sync=True)
     label = traitlets.Unicode("", help="What the table is, for screen readers.").tag(sync=True)

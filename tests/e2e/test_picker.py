@@ -112,7 +112,7 @@ def test_a_column_sorts_and_a_folder_and_new_files_come_in(opened, expect):
     expect(page.locator(SAYS)).to_contain_text("no readable folder")
     page.locator(".rwkvlab-folder input").fill("更多")
     page.locator(".rwkvlab-add").click()
-    expect(page.locator(SAYS)).to_contain_text("1 files more")
+    expect(page.locator(SAYS)).to_contain_text("1 more from")
     page.locator(".rwkvlab-filter input").fill("文言文")
     row(page, "文言文").click()
     expect(page.locator(SAYS)).to_contain_text("chosen: 文言文")

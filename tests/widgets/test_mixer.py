@@ -202,6 +202,10 @@ def test_a_file_that_goes_bad_is_said_and_the_mixer_goes_on(tmp_path, states, ti
     mixer._controls.add.click()
     assert mixer.caption.trouble and "third" in mixer.caption.text
     assert mixer.state is before and [name for name, _ in weights(mixer)] == ["emoji", "文言文"]
+    mixer._controls.add.click()  # it is not offered again: the zero state is what is left
+    assert not mixer.caption.trouble and [name for name, _ in weights(mixer)] == ["emoji", "文言文", ""]
+    mixer._controls.rows[2].remove.click()
+    mixer._controls.way.value = "lerp"
     mixer._controls.way_t.value = 0.9
     assert not mixer.caption.trouble and mixer.recipe["weights"]["文言文"] == 0.9
     assert (

@@ -199,7 +199,7 @@ def test_a_folder_is_added_by_its_path_and_names_stay_apart(folder, states, tiny
         assert why in picker.caption.text and picker.caption.trouble and picker.sources.folders == ()
     picker._path.value = str(more)
     picker._add.click()
-    assert picker.caption.text.startswith("2 files more") and not picker.caption.trouble and picker._path.value == ""
+    assert picker.caption.text.startswith("2 more from ") and not picker.caption.trouble and picker._path.value == ""
     assert listed(picker)[1:5] == ["emoji", "文言文", "更多/emoji.pth", "third"]
     click(picker, "更多/emoji.pth")
     assert torch.equal(picker.state.wkv, states["<b>x</b>"].wkv) and picker.name == "更多/emoji.pth"
