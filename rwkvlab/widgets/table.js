@@ -76,7 +76,7 @@ function render({ model, el }) {
     }
     // short columns are never cut; the others share what is left
     const widths = model.get("columns").map(({ width }) =>
-      width > 12 ? `minmax(8em, ${width}fr)` : `calc(${width * 0.66}em + 18px)`,
+      width > 12 ? `minmax(8em, ${width}fr)` : `calc(${width * 0.72}em + 18px)`,
     );
     grid.style.setProperty("--rwkvlab-columns", widths.join(" "));
     grid.setAttribute("aria-label", model.get("label"));
