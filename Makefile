@@ -1,4 +1,5 @@
 # demo: the main job on the bundled model.  test: all tests.  lab: the notebooks.  lint: style and types.
+# pictures: the README's, from the notebooks (wants Chromium).
 # Each makes .venv and installs what it needs; PYTHON=/path/to/python chooses another interpreter (3.11 or newer).
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -6,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-long lab lint
+.PHONY: demo test test-long lab lint pictures
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -20,6 +21,9 @@ test: .venv/installed-dev
 
 test-long: .venv/installed-dev
 	$(BIN)/python -m pytest -n 0 -m long -q
+
+pictures: .venv/installed-dev
+	$(BIN)/python -m pytest -n 0 -q tests/e2e/pictures.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
