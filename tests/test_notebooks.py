@@ -8,47 +8,54 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from rwkvlab.states.files import save_state
+
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 TWINS = sorted(FOLDER.glob("*.zh.ipynb"))  # the same notebook in Chinese
 HAN = re.compile("[\u4e00-\u9fff]")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-TOUR = {
-    "image/png": 4,
-    WIDGET: 1,
-    "text/html": 6,
-}
-# what the outputs of a notebook hold at least: pictures, widgets, tables, and words
+# what the outputs of a notebook hold at least: pictures, tables and words, and widgets by their class, each with what a
+# page without a kernel shows in its place ("": nothing, until someone has used it)
+START = {"widgets": {"Playground": "text/html", "StatePicker": "text/html"}, "text/html": 3}
+TOUR = {"widgets": {"StatePicker": "text/html"}, "image/png": 4, "text/html": 7}
+EMOJI = ["emoji_single_round", "🇯🇵 东京(HND) ✈️ 🇫🇷 巴黎(CDG)", "从东京(HND)乘飞机到巴黎(CDG)。"]
 SHOWN = {
-    "00_start_here": {
-        WIDGET: 1,
-        "text/html": 2,
-        "words": ["emoji_single_round", "🇯🇵 东京(HND) ✈️ 🇫🇷 巴黎(CDG)", "Fly from Tokyo (HND) to Paris", "StatePicker"],
-    },
-    "00_start_here.zh": {
-        WIDGET: 1,
-        "text/html": 2,
-        "words": ["emoji_single_round", "🇯🇵 东京(HND) ✈️ 🇫🇷 巴黎(CDG)", "从东京(HND)乘飞机到巴黎(CDG)。", "StatePicker"],
-    },
-    "01_does_the_start_matter": TOUR | {"words": ["own state: +0.", "<mark>", "StatePicker", "'mine'"]},
-    "01_does_the_start_matter.zh": TOUR
-    | {"words": ["自己的 state：比零 state 高 +0.", "<mark>", "StatePicker", "'我的'"]},
+    "00_start_here": START | {"words": EMOJI},
+    "00_start_here.zh": START | {"words": EMOJI},
+    "01_does_the_start_matter": TOUR | {"words": ["own state: +0.", "<mark>", "'mine'"]},
+    "01_does_the_start_matter.zh": TOUR | {"words": ["自己的 state：比零 state 高 +0.", "<mark>", "'我的'"]},
     "02_what_is_in_a_state_file": {
-        "text/html": 5,
+        "widgets": {"StateInspector": "image/png"},
+        "text/html": 6,
         "words": [
             *("assumed", "certain", "2048 NaN or infinite values", "is an HTML page", "lacks the end"),
             *("it is the other way round", "as stored True", "made for RWKV-6", "World-1.6B-poet", "True True"),
         ],
     },
     "03_where_do_two_states_differ": {
-        "image/png": 3,
-        "text/html": 6,
-        "words": ["b is no multiple of a", "8 of 8 heads differ", "frobenius_floor", "two tasks", "same head first"],
+        "widgets": {"StateInspector": "image/png"},
+        "image/png": 4,
+        "text/html": 7,
+        "words": [
+            *("b is no multiple of a", "of 24 heads the 10 that differ most", "chosen above, too: (1, 1)"),
+            *("8 of 8 heads differ", "frobenius_floor", "two tasks", "same head first"),
+        ],
     },
     "04_between_two_states": {
-        "image/png": 1,
-        "text/html": 5,
-        "words": ["logodds", "blend: neither", "slerp", "cipher + next", "random, rank 1"],
+        "widgets": {"StateMixer": "image/png"},
+        "image/png": 2,
+        "text/html": 6,
+        "words": [
+            "t = 0.4",
+            "🇯🇵 Tokyo (HND) ✈️ 🇫🇷 Paris (CDG)",
+            "{&quot;from&quot;: &quot;HND&quot;",
+            "logodds",
+            "blend: neither",
+            "slerp",
+            "cipher + next",
+            "random, rank 1",
+        ],
     },
     "05_where_the_effect_lives": {
         "image/png": 3,
@@ -56,11 +63,18 @@ SHOWN = {
         "words": ["reverse_share", "both move letters", "random (nats)", "L0H3 of zero", "reverse and next"],
     },
     "06_watching_a_state_move": {
-        "image/png": 6,
+        "image/png": 7,
         "text/html": 2,
-        "words": ["is gone after 166 tokens", "gone after 19 tokens", "own: half", "all shares: 1.000000"],
+        "words": [
+            "is gone after 48 tokens",
+            "is gone after 166 tokens",
+            "gone after 19 tokens",
+            "own: half",
+            "all shares: 1.000000",
+        ],
     },
     "07_tuning_a_state": {
+        "widgets": {"TunePanel": ""},
         "image/png": 3,
         "text/html": 5,
         "words": [
@@ -86,6 +100,18 @@ SHOWN = {
         "words": ["the default", "用途 chn_文言文和古典名著", "made for RWKV-6", "tenalp", "不见了", "+[[state]]"],
     },
 }
+
+
+# the one cell by which a notebook takes a model and states of one's own
+OWN = re.compile(
+    r"""MODEL = ""  # .*
+STATES = ""  # .*
+model, shelf = lab\.bundled\("rwkv7"\)
+model = lab\.load_model\(MODEL\) if MODEL else model
+shelf = lab\.Shelf\(STATES, model\) if STATES else shelf\.for_model\(model\)
+torch\.set_num_threads\(torch\.get_num_threads\(\) if MODEL else 1\)  # .*
+model"""
+)
 
 
 def codes(path):
@@ -137,14 +163,46 @@ def test_the_first_notebook_names_all_the_others(name):
     assert {path.name for path in TWINS} - {f"{name}.ipynb"} <= set(links) or name.endswith(".zh")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path):
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+def run(notebook):
+    """Execute a notebook; returns its outputs, none of which is an error or on stderr."""
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    return outputs
+
+
+def test_a_model_of_ones_own_is_taken_by_the_same_cell_everywhere():
+    asked = {path.stem: [code for code in codes(path) if "MODEL" in code] for path in NOTEBOOKS}
+    assert all(OWN.fullmatch(code) for cells in asked.values() for code in cells)
+    assert {name[:2] for name, cells in asked.items() if cells} == {"00", "02", "03", "04", "06"}
+    assert all(len(cells) <= 1 for cells in asked.values())
+
+
+@pytest.mark.parametrize("number", ["00", "02", "03", "04", "06"])
+def test_a_model_and_states_of_ones_own_are_used(number, tmp_path, tiny_file, random_state):
+    """As far as the cell from which on a notebook asks the smallest bundled model."""
+    for seed, name in enumerate(("文言文", "短")):
+        save_state(random_state(name, seed), tmp_path / f"{name}.pth")
+    path = next(path for path in NOTEBOOKS if path.name.startswith(number))
+    notebook = nbformat.read(path, as_version=4)
+    ends = [at for at, cell in enumerate(notebook.cells) if "lab.bundled()" in cell.source]
+    notebook.cells = notebook.cells[: ends[0] if ends else None]
+    for cell in notebook.cells:
+        cell.source = cell.source.replace('MODEL = ""', f"MODEL = {str(tiny_file)!r}")
+        cell.source = cell.source.replace('STATES = ""', f"STATES = {str(tmp_path)!r}")
+    shown = "".join(str(output) for output in run(notebook))
+    assert "Model 'tiny'" in shown and "文言文" in shown and "emoji_single" not in shown
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path):
+    outputs = run(nbformat.read(path, as_version=4))
     wanted = dict(SHOWN[path.stem])
     words = wanted.pop("words")
+    for name, beside in wanted.pop("widgets", {}).items():
+        shown = [output["data"] for output in outputs if output.get("data", {}).get("text/plain", "").startswith(name)]
+        assert shown and all(WIDGET in data and (beside or WIDGET) in data for data in shown), name
     for kind, count in wanted.items():
         assert sum(kind in output.get("data", {}) for output in outputs) >= count, kind
     text = "".join(output.get("text", "") + str(output.get("data", "")) for output in outputs)
