@@ -49,7 +49,7 @@ SHOWN = {
         "words": [
             "t = 0.4",
             "🇯🇵 Tokyo (HND) ✈️ 🇫🇷 Paris (CDG)",
-            "{&quot;from&quot;: &quot;HND&quot;",
+            "{&quot;from&quot;: &quot;</mark>HND",
             "logodds",
             "blend: neither",
             "slerp",
