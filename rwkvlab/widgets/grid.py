@@ -13,7 +13,7 @@ import numpy as np
 import traitlets
 
 from rwkvlab.errors import ArgError, show
-from rwkvlab.plots.fonts import label
+from rwkvlab.plots.fonts import label, words
 from rwkvlab.plots.heads import plot_head, plot_heads
 from rwkvlab.shapes import check_range
 from rwkvlab.states.fits import check_alike
@@ -114,9 +114,9 @@ class StateGrid(Snapshot, anywidget.AnyWidget):
         told, parts = maps_told(self._data, self._names)["maps"], self._seen(self.selected)["parts"]
         for (above, below), one, state, drawn, part in zip(panels, self._data, self._states, told, parts, strict=True):
             plot_heads(one.table(), ax=above, limit=drawn["high"])
-            above.set_title(label(drawn["name"]))
+            above.set_title(label(drawn["name"]), **words())
             plot_head(state, self.selected[0], self.selected[1], below, limit=part["limit"])
-            below.set_title(label(part["what"]))
+            below.set_title(label(part["what"]), **words())
         # a constrained layout would take as long again as all the rest
         figure.subplots_adjust(0.06, 0.08 if count > 1 else 0.13, 0.97, 0.93 if count > 1 else 0.88, 0.3, 0.3)
         file = BytesIO()

@@ -182,3 +182,8 @@ def test_choices_from_two_threads_end_with_the_one_that_is_chosen():
         thread.join()
     assert tuple(grid._head["at"]) == grid.selected
     assert np.array_equal(matrices(grid)[0], one.wkv[grid.selected].numpy())
+
+
+def test_a_chinese_name_is_drawn_without_a_warning(recwarn):
+    StateGrid(state(1, 1, 2, 2, name="文言文"), state(1, 1, 2, 2, seed=1, name="挂载")).snapshot()
+    assert not [str(one.message) for one in recwarn if "Glyph" in str(one.message)]
