@@ -6,7 +6,7 @@ CELLS = [
     """
 import pathlib
 import rwkvlab as lab
-from rwkvlab.widgets.mixer import StateMixer
+from rwkvlab.widgets.mixing.mixer import StateMixer
 model, shelf = lab.bundled("rwkv7")
 short = {name.split("-")[2].split("_")[0]: shelf[name] for name in shelf}
 pathlib.Path("states").mkdir()
@@ -89,8 +89,8 @@ def test_states_are_added_weighed_and_removed(opened, expect):
     notebook.run("mixer.recipe = {'weights': {'json': 1.0}, 'gain': 0.5}")
     expect(page.locator(MIXTURE)).to_have_text("mixture: 0.5 * 1 * json")
     expect(page.locator(".rwkvlab-gain input[type=number]")).to_have_value("0.5")
-    page.locator(".rwkvlab-file input").fill("混合.safetensors")
-    for words in ("saved: ", "is there already"):
+    page.locator(".rwkvlab-save-as input").fill("混合.safetensors")
+    for words in ("saved as ", "is there already"):
         page.locator(".rwkvlab-save").click()
         expect(page.locator(".rwkvlab-save-row .rwkvlab-caption")).to_contain_text(words)
     saved = "import torch; print(torch.equal(lab.load_state('混合.safetensors', model).wkv, mixer.state.wkv))"

@@ -1,0 +1,1 @@
+"""What all widgets share: buttons, captions, code to copy, pictures, and work in a thread."""

@@ -1,0 +1,1 @@
+"""Inspecting: the heads of a state, or of two, and what one head holds."""

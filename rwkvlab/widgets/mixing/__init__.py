@@ -1,0 +1,1 @@
+"""Mixing: states under sliders, and what the model answers from their mixture."""

@@ -1,0 +1,1 @@
+"""Picking: which state, of all that there are."""

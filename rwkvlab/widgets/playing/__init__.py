@@ -1,0 +1,1 @@
+"""Playing: one question from several initial states at once."""

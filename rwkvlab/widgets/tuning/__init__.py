@@ -1,0 +1,1 @@
+"""Tuning: a state is trained before one's eyes."""
