@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,13 @@ STEPS = 256  # places along the text that are looked at, at most, where `every` 
 
 
 def influence(
-    model: Model, text: str | Sequence[int], state: State, *, every: int | None = None, seed: int = 0
+    model: Model,
+    text: str | Sequence[int],
+    state: State,
+    *,
+    every: int | None = None,
+    seed: int = 0,
+    tick: Callable[[float, float], object] | None = None,
 ) -> Influence:
     """Say when a mounted state is gone: follow it along one text, directly and in total. See `Influence`.
 
@@ -38,8 +45,9 @@ def influence(
     `state` (seeds seed, seed + 1, …). Token-shifts of `state` count in the total effect only.
 
     text: text or ids, two tokens at least. every: the direct effect is taken after every so many tokens (1 … 1024);
-    None takes the power of two that gives at most 256 places, so each token of a short text. Raises ArgError (no State,
-    or one of zeros), PromptError, MismatchError, NonFiniteError.
+    None takes the power of two that gives at most 256 places, so each token of a short text. Bars tell how far it is;
+    with a `tick` none, but tick(done, total) now and then, and what it raises ends the reading. Raises ArgError (no
+    State, or one of zeros), PromptError, MismatchError, NonFiniteError.
     """
     if not isinstance(state, State):
         raise ArgError(
@@ -56,15 +64,20 @@ def influence(
     if every is None:
         every = min(SEGMENT, 1 << ((len(ids) - 1) // STEPS).bit_length())
     check_range("every", every, 1, SEGMENT, whole=True)
-    seeds = tqdm(range(seed, seed + RANDOMS), delay=2, desc="random states", leave=False)
-    randoms = [random_like(state, at) for at in seeds]
-    seen = along(model, ids[:1], ids[1:], [None, state, *randoms], what="total influence")
+    # a third each: the random states, the reading from all of them, and what is left of the state itself
+    shares = [None if tick is None else partial(_third, tick, at) for at in range(3)]
+    randoms = []
+    for at in tqdm(range(RANDOMS), delay=2, desc="random states", leave=False, disable=bool(tick)):
+        randoms.append(random_like(state, seed + at))
+        if shares[0] is not None:
+            shares[0](at + 1, RANDOMS)
+    seen = along(model, ids[:1], ids[1:], [None, state, *randoms], what="total influence", tick=shares[1])
     total = pd.DataFrame({"token": np.arange(1, len(ids)), "piece": pieces(model, ids)[1:]})
     parts = []
     for name, rows in ((STATE, slice(1, 2)), (RANDOM, slice(2, None))):
         kl, surprise = seen.kl[rows].mean(axis=0), seen.surprise[rows].mean(axis=0)
         parts.append(total.assign(start=name, kl=kl, surprise=surprise, surprise_zero=seen.surprise[0]))
-    left = carried(model, ids, state, inputs_of=state, every=every)
+    left = carried(model, ids, state, inputs_of=state, every=every, tick=shares[2])
     return Influence(
         direct=_direct(left),
         half_life=_half_life(left),
@@ -73,6 +86,11 @@ def influence(
         tokens=len(ids),
         every=every,
     )
+
+
+def _third(tick: Callable[[float, float], object], at: int, done: float, total: float) -> None:
+    """Say that of three thirds `at` are done, and of the next `done` of `total`."""
+    tick(at + done / total, 3)
 
 
 def _places(left: Carried) -> tuple[int, np.ndarray, np.ndarray]:

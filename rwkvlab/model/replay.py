@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,15 +60,22 @@ def replay(
 
 
 def carried(
-    model: Model, prompt: str | Sequence[int], start: State, *, inputs_of: State | None, every: int = 16
+    model: Model,
+    prompt: str | Sequence[int],
+    start: State,
+    *,
+    inputs_of: State | None,
+    every: int = 16,
+    tick: Callable[[float, float], object] | None = None,
 ) -> Carried:
     """Carry `start` alone through the transitions that the layers of `model` make while it reads `prompt`.
 
     inputs_of: the State (None: zeros) from which the text is read; what its run feeds to every WKV is held fixed. In
     layer 0 that does not depend on any WKV matrix, above it does. The result equals the difference of two runs of each
     WKV on these inputs, one from `start` and one from zeros. Computed in float64 beside the run, layer by layer, so
-    memory does not grow with the text. The token-shifts of `start` are no part of it. Raises ArgError (every outside
-    1 … 1024), PromptError, MismatchError.
+    memory does not grow with the text. The token-shifts of `start` are no part of it. A bar shows after two seconds;
+    with a `tick` no bar, but tick(layers done, of how many) after each, and what it raises ends it. Raises ArgError
+    (every outside 1 … 1024), PromptError, MismatchError.
     """
     every = int(check_range("every", every, 1, SEGMENT, whole=True))
     if not isinstance(start, State):
@@ -80,16 +87,22 @@ def carried(
     carry = _Carry(model, start, len(ids), every)
     step = max(1, SEGMENT // every) * every
     total = model.dims.L * -(-len(ids) // step)
-    with torch.no_grad(), tqdm(total=total, delay=2, desc="direct influence", leave=False) as bar:
+    bar = tqdm(total=total, delay=2, desc="direct influence", leave=False, disable=bool(tick))
+    done = 0
+    with torch.no_grad(), bar:
         flow = model.begin([inputs_of])
         held: dict[str, Tensor] = {}
 
         def tap(layer: int, name: str, tensor: Tensor) -> None:
+            nonlocal done
             held[name] = tensor
             if name == "y":  # the last to be reported of a layer
                 carry.move(layer, dict(held), at)
                 held.clear()
                 bar.update()
+                done += 1
+                if tick is not None:
+                    tick(done, total)
 
         way = Way(backend=model._backend, tap=tap)
         for at in range(0, len(ids), step):

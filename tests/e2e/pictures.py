@@ -10,7 +10,7 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 IMAGES = NOTEBOOKS / "images"
-SHARP = {"viewport": {"width": 1240, "height": 1400}, "device_scale_factor": 1.5}
+SHARP = {"viewport": {"width": 1300, "height": 2200}, "device_scale_factor": 1.25}  # a whole widget has room
 MOST = 500_000  # bytes of a picture
 
 
@@ -19,7 +19,9 @@ def ran(open_notebook):
     """ran(name) -> a notebook of the checkout that has run from top to bottom."""
 
     def run(name):
-        notebook = open_notebook(NOTEBOOKS / f"{name}.ipynb", **SHARP).run_all(280)
+        notebook = open_notebook(NOTEBOOKS / f"{name}.ipynb", **SHARP)
+        notebook.page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+        notebook.run_all(280)
         assert notebook.errors() == []
         return notebook
 

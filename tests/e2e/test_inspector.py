@@ -8,7 +8,7 @@ import numpy as np
 STATES = """
 import torch
 import rwkvlab as lab
-from rwkvlab.widgets.inspecting.inspector import StateInspector
+from rwkvlab.widgets import StateInspector
 generator = torch.Generator().manual_seed(0)
 wkv = torch.randn(32, 64, 64, 64, generator=generator) * torch.linspace(0.2, 1, 32)[:, None, None, None]
 wkv[7, 20] = 0

@@ -6,7 +6,7 @@ CELLS = [
     """
 import pathlib
 import rwkvlab as lab
-from rwkvlab.widgets.mixing.mixer import StateMixer
+from rwkvlab.widgets import StateMixer
 model, shelf = lab.bundled("rwkv7")
 short = {name.split("-")[2].split("_")[0]: shelf[name] for name in shelf}
 pathlib.Path("states").mkdir()

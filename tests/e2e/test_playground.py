@@ -8,7 +8,7 @@ import pytest
 CELLS = [
     """
 import rwkvlab as lab
-from rwkvlab.widgets.playing.playground import Playground
+from rwkvlab.widgets import Playground
 model, shelf = lab.bundled("rwkv7")
 emoji, classical = ([name for name in shelf if word in name][0] for word in ("emoji", "classical"))""",
     'playground = Playground(model, shelf, columns=("zero", emoji))\nplayground',

@@ -4,7 +4,7 @@ import json
 import re
 
 CELLS = [
-    "import torch, rwkvlab as lab\nfrom rwkvlab.widgets.tuning.panel import TunePanel\ntorch.set_num_threads(1)",
+    "import torch, rwkvlab as lab\nfrom rwkvlab.widgets import TunePanel\ntorch.set_num_threads(1)",
     "model, _ = lab.bundled('micro')\n"
     "words = ['bca', 'fed', 'cab', 'hgi', 'dca', 'bfa', 'gac', 'ibe', 'ahd', 'cgb']\n"
     "pairs = [(f'{word}>', ''.join(sorted(word))) for word in words] * 2",

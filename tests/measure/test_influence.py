@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import rwkvlab as lab
-from rwkvlab.errors import ArgError, MismatchError, NonFiniteError, PromptError
+from rwkvlab.errors import ArgError, Cancelled, MismatchError, NonFiniteError, PromptError
 from rwkvlab.measure.along import along
 from rwkvlab.measure.influence import RANDOMS, influence
 from rwkvlab.model.random_weights import random_weights
@@ -160,6 +161,21 @@ def test_on_a_gpu_it_says_the_same():
     assert got.gone == want.gone
     np.testing.assert_allclose(got.direct["share"], want.direct["share"], rtol=1e-2)
     np.testing.assert_allclose(got.total["kl"], want.total["kl"], rtol=1e-2, atol=1e-4)
+
+
+def test_a_reading_that_is_watched_tells_how_far_it_is_and_ends_when_told(model):
+    seen = []
+    found = influence(model, TEXT, state_of(model), tick=lambda done, total: seen.append(done / total))
+    assert seen == sorted(seen) and 0 < seen[0] < 0.34 and seen[-1] == pytest.approx(1)
+    assert len(seen) > RANDOMS + model.dims.L
+    pd.testing.assert_frame_equal(found.half_life, influence(model, TEXT, state_of(model)).half_life)
+
+    def stop(done, total):
+        if done / total > 0.5:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        influence(model, TEXT, state_of(model), tick=stop)
 
 
 def test_a_list_of_texts_is_refused(tiny, random_state):

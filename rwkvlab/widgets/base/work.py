@@ -43,6 +43,10 @@ class Report:
             words.append(f"{seconds((now - self._start) * (1 - share) / share)} left")
         self._show(share, " · ".join(words))
 
+    def part(self, at: float, of: float, text: str = "") -> Callable[[float, float], None]:
+        """Return what the part `at` (from 0) of `of` parts is to call with what it has done, and of how much."""
+        return lambda done, total: self(at + done / total, of, text)
+
     def check(self) -> None:
         """Raise Cancelled where the job is to stop."""
         if self.cancel.is_set():

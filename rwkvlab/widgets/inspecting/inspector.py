@@ -187,8 +187,9 @@ class StateInspector(Snapshot, ipywidgets.VBox):
         self._paint()
         if self.model is not None:
             for at, one in enumerate(pair):
-                report(at, len(pair), f"reading the text from {show(one.card.name or 'the state', 40)}")
-                said = repr(self.numbers.read(self.model, self.text, one)).split("\n")[0]
+                words = f"reading the text from {show(one.card.name or 'the state', 40)}"
+                found = self.numbers.read(self.model, self.text, one, report.part(at, len(pair), words))
+                said = repr(found).split("\n")[0]
                 self._draw()
             self._paint()
         return said
@@ -213,8 +214,7 @@ class StateInspector(Snapshot, ipywidgets.VBox):
             self._caption.say(head.text)
             if not cancel.wait(CALM):
                 alt = f"singular values of layer {place[0]}, head {place[1]}"
-                self._picture.show(
-                    head.figure(self.grid.dark), alt + (", and how long it lasts" if head.lasting else "")
-                )
+                alt += ", and how long it lasts" if head.lasting else ""
+                self._picture.show(head.figure(self.grid.dark), alt)
         except Exception as error:  # a thread has no one above it who could be told
             self._caption.say(error, trouble=True)

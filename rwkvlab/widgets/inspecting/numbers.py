@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -37,10 +37,10 @@ class Numbers:
         """Forget how long heads last, since another text is to be read."""
         self.lasting = {}
 
-    def read(self, model: Model, text: str, state: State) -> Influence:
-        """Read a text from a state and keep what that tells; raises what `influence` raises."""
+    def read(self, model: Model, text: str, state: State, tick: Callable[[float, float], object]) -> Influence:
+        """Read a text from a state and keep what that tells; raises what `influence` raises, and what `tick` does."""
         if state not in self.lasting:
-            self.lasting = {**self.lasting, state: influence(model, text, state)}
+            self.lasting = {**self.lasting, state: influence(model, text, state, tick=tick)}
         return self.lasting[state]
 
     def maps(self, states: Sequence[State], one: str, two: str) -> list[State | pd.DataFrame] | None:

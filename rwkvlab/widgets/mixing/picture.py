@@ -11,6 +11,7 @@ from rwkvlab.plots import plot_heads
 from rwkvlab.plots.fonts import label
 from rwkvlab.plots.style import COLOURS, LINES, integer_ticks, legend, limit_of
 from rwkvlab.states.state import State
+from rwkvlab.widgets.base.pictures import INK, for_both_themes
 
 MOST = 6  # states that are drawn beside the mixture
 LETTERS = 36  # of a name in the legend
@@ -32,9 +33,9 @@ def mixture_figure(mixed: State, parts: Mapping[str, State]) -> Figure:
         table, look = layers[layers["state"] == name], LINES[1 + at % 6]
         right.plot(table["layer"], table["norm"], ls=look, color=COLOURS[at % 4], lw=1.3, label=label(name)[:LETTERS])
     table = layers[layers["state"] == "\0"]
-    right.plot(table["layer"], table["norm"], color=COLOURS[4], lw=2.5, marker="o", ms=3, label="the mixture")
+    right.plot(table["layer"], table["norm"], color=INK, lw=2.5, marker="o", ms=3, label="the mixture")
     right.set(xlabel="layer", ylabel="norm (state units)", ylim=(0, None))
     right.set_title("layer by layer", fontsize="medium")
     integer_ticks(right, "x")
     legend(right, fontsize="x-small", loc="lower left")
-    return figure
+    return for_both_themes(figure)

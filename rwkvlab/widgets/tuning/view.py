@@ -12,7 +12,7 @@ import ipywidgets
 from rwkvlab.model.tuning import TuneStep, TuningJob
 from rwkvlab.plots import plot_tuning
 from rwkvlab.widgets.base.captions import Caption
-from rwkvlab.widgets.base.pictures import Picture
+from rwkvlab.widgets.base.pictures import Picture, for_both_themes
 from rwkvlab.widgets.base.work import Report
 from rwkvlab.widgets.tuning.samples import Samples
 
@@ -24,7 +24,6 @@ REDRAW = 0.5  # seconds from one picture to the next, at least
 DRAWING = 0.2  # share of a core that drawing takes, at most
 MARGINS = {"left": 0.085, "right": 0.975, "bottom": 0.17, "top": 0.97}
 POINTS = 2000  # of the thin line, at most
-INK = "#7a7a7a"  # is read on a white page and on a black one
 LINES = ("#2f8fd8", "#e0701a", "#e0701a")
 TOO_FAR = 10.0  # times the normal norm, from which on tuning warns
 
@@ -77,21 +76,15 @@ def curve(steps: Sequence[TuneStep]) -> Figure:
     shown = [step for at, step in enumerate(steps) if at % every == 0 or at == last or step.held_out is not None]
     figure = Figure(figsize=(7.6, 2.9))
     figure.subplots_adjust(**MARGINS)  # a layout engine would draw everything twice
-    figure.patch.set_alpha(0)
     ax = figure.add_subplot()
-    ax.patch.set_alpha(0)
     plot_tuning(shown, ax=ax)
     ax.set_xlim(0, _width(steps[-1]))
     for line, colour in zip(ax.lines, LINES, strict=False):
         line.set(color=colour, markeredgecolor=colour)
-    ax.tick_params(which="both", colors=INK)
-    for text in (ax.xaxis.label, ax.yaxis.label):
-        text.set_color(INK)
     for side, spine in ax.spines.items():
-        spine.set_color(INK)
         spine.set_visible(side in ("left", "bottom"))
-    ax.legend(frameon=False, labelcolor=INK, fontsize="small")
-    return figure
+    ax.legend(fontsize="small")
+    return for_both_themes(figure)
 
 
 def _width(step: TuneStep) -> int:

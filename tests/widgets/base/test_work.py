@@ -6,7 +6,7 @@ import time
 import pytest
 
 from rwkvlab.errors import ArgError
-from rwkvlab.widgets.base.work import Work, seconds
+from rwkvlab.widgets.base.work import EVERY, Work, seconds
 
 SOON = 10.0  # seconds that anything here may take on a loaded machine
 
@@ -36,6 +36,14 @@ def test_a_job_says_how_far_it_is_and_what_came_out(work):
     assert work.wait(SOON)
     assert seen == ["about to count", "counting · 100%", "four counted"]
     assert not work.running and stop_button(work).disabled and work.error is None
+
+
+def test_a_part_of_a_job_counts_as_its_share(work):
+    seen = []
+    work.caption.observe(lambda change: seen.append(change["new"]), "text")
+    work.start(lambda report: [report.part(at, 2, "ab"[at])(1, 1) or time.sleep(2 * EVERY) for at in range(2)])
+    assert work.wait(SOON)
+    assert seen == ["working", "a · 50%", "b · 100%", "done"]
 
 
 def test_stop_ends_a_job_within_a_third_of_a_second(work):
