@@ -20,6 +20,7 @@ from rwkvlab.measure.comparing.page import STARTS
 from rwkvlab.measure.comparing.tokens import TOKENS
 from rwkvlab.measure.influence_report import RANDOM, STATE, Influence
 from rwkvlab.measure.verifying.report import Verification, describe_model, describe_state
+from rwkvlab.model.vocab import VocabTokenizer
 from rwkvlab.states.card import ModelCard, StateCard
 from rwkvlab.states.state import State
 
@@ -153,3 +154,17 @@ def command(*args):
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text), contextlib.suppress(SystemExit):
         main([str(arg) for arg in args])
     return text.getvalue()
+
+
+class Saying(VocabTokenizer):
+    """A tokenizer by which a model writes one text with every token: whatever it draws, it says this."""
+
+    def __init__(self):
+        super().__init__("saying", {1: b"a"}, 257)
+
+    def say(self, text):
+        self._tokens = dict.fromkeys(range(1, 257), text.encode())
+        return self
+
+    def encode(self, text):
+        return [1, 2] if text else []

@@ -1,7 +1,7 @@
 """The hostile texts are many and of every kind, and the reader of trees sees each that is put into HTML as it is."""
 
 import pytest
-from payloads import CHINESE, HARMLESS, KINDS, MARKUP, PAYLOADS, acting, head
+from payloads import CHINESE, FEW, FORTY, HARMLESS, KINDS, MARKUP, PAYLOADS, acting, head
 from trees import Tree, differences
 
 from rwkvlab.measure.comparing.grid import html_text
@@ -25,6 +25,7 @@ def trouble(kind, text, payload):
 
 def test_there_are_hostile_texts_of_every_kind():
     assert len(set(PAYLOADS)) == len(PAYLOADS) >= 150
+    assert len(FORTY) >= 40 and len(FEW) > len(FORTY)
     assert len(KINDS) >= 20 and all(texts for texts in KINDS.values())
 
 

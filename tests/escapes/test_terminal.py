@@ -114,7 +114,7 @@ def test_nothing_that_a_model_or_a_state_says_acts_on_the_terminal_of_ask(root, 
 
 @pytest.mark.parametrize("option", [(), ("--traceback",)])
 def test_an_error_that_is_not_ours_does_not_act(option, monkeypatch):
-    for text in PAYLOADS:
+    for text in FEW:
 
         def fail(*_, text=text, **__):
             raise ValueError(text)

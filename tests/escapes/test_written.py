@@ -13,7 +13,7 @@ from trees import Tree, differences
 
 import rwkvlab as lab
 from rwkvlab.measure.comparing.spreadsheet import FORMULAS, csv_bytes
-from rwkvlab.widgets.code import call, state_code
+from rwkvlab.widgets.base.code import call, state_code
 
 CONFIG = '# 配置\n[model]\npath = "models" # here\n\n[listen]\nport = 1\n'
 

@@ -12,7 +12,20 @@ ELEMENTS = {
 }
 ATTRIBUTES = {
     *("class", "style", "title", "role", "lang", "charset", "content", "http-equiv", "name", "scoped", "alt", "src"),
-    *("href", "aria-label", "aria-live", "width", "height", "x", "y", "d", "fill", "preserveAspectRatio"),
+    *(
+        "href",
+        "colspan",
+        "aria-label",
+        "aria-selected",
+        "aria-live",
+        "width",
+        "height",
+        "x",
+        "y",
+        "d",
+        "fill",
+        "preserveAspectRatio",
+    ),
 }
 POLICY = "Content-Security-Policy"  # all that a page may ask of the browser by itself
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]*={0,2}")
@@ -68,10 +81,11 @@ class Tree:
         return found
 
 
-def differences(plain, hostile, payload, *, wrapped=False):
+def differences(plain, hostile, payload, *, wrapped=False, said=True):
     """Return how the tree of a text differs from that of a harmless one in its place: but for the text, not at all.
 
     wrapped: lines of plain text are cut and folded inside, so that only the lines without the text are compared.
+    said: whether texts are compared too, and not only elements and attributes.
     """
     shape, got = [path for path, *_ in plain.nodes], [path for path, *_ in hostile.nodes]
     if shape != got:
@@ -81,8 +95,9 @@ def differences(plain, hostile, payload, *, wrapped=False):
         if attributes.keys() != others.keys():
             found.append(f"{path}: attributes {sorted(others)}")
             continue
-        pairs = [(f"{path} {name}", attributes[name], others[name]) for name in attributes]
-        pairs += [(path, one, other) for one, other in zip(texts, others_texts, strict=True)]
+        names = [name for name in attributes if said or name not in ("alt", "title", "aria-label", "src")]
+        pairs = [(f"{path} {name}", attributes[name], others[name]) for name in names]
+        pairs += [(path, one, other) for one, other in zip(texts, others_texts, strict=True)] if said else []
         for where, one, other in pairs:
             found += [f"{where}: {other[:60]!r}"] if not fits(one, other, payload, wrapped) else []
     return found
