@@ -57,7 +57,7 @@ def demo(folder: str) -> None:
     _save(out, plot_outcomes(states[tasks[0].name], rows), rows)
     made = printable(f"Figure: {out / 'demo.png'}, all answers: {out / 'answers.csv'}")
     print(f"\n{made} ({time.perf_counter() - begun:.0f} s).")
-    print("Go on in a notebook: `make lab` or `rwkvlab lab`, and open 01_does_the_start_matter.ipynb.")
+    print("Go on in a notebook: `make lab` or `rwkvlab lab`, and open 00_start_here.ipynb.")
 
 
 def _save(out: Path, figure: Any, rows: pd.DataFrame) -> None:

@@ -53,7 +53,7 @@ def plot_one_head(
         panels[1].set_ylabel("what is left\n(share of its norm)", **words())
     for ax in panels:
         _finish(ax)
-    legend(panels[0])
+    legend(panels[0], fontsize="x-small")  # full names of states are long
     for patch in (figure.patch, *(ax.patch for ax in panels)):
         patch.set_alpha(0.0)
     return figure

@@ -14,7 +14,8 @@ from rwkvlab.measure.arms import ZERO, States, name_arms
 from rwkvlab.measure.comparing.comparison import Comparison
 from rwkvlab.measure.comparing.page import describe_model, describe_starts
 from rwkvlab.measure.comparing.tokens import Answers
-from rwkvlab.model.chat import chat_batch, choose_template
+from rwkvlab.model.answering import answer_prompts
+from rwkvlab.model.chat import choose_template
 from rwkvlab.model.generate import Generation
 from rwkvlab.shapes import check_items, check_range
 from rwkvlab.states.state import State
@@ -136,11 +137,9 @@ def _write(
     with tqdm(total=len(jobs) * most, delay=2, desc="answers", unit="token", leave=False) as bar:
         for at in range(0, len(jobs), step):
             part = jobs[at : at + step]
-            questions, starts = [text for text, _, _ in part], [arms[name] for _, name, _ in part]
+            prompts, starts = [form.format(text) for text, _, _ in part], [arms[name] for _, name, _ in part]
             seeds = [seed + sample for _, _, sample in part]
-            done = chat_batch(
-                model, questions, starts, template=form, seed=seeds, on_text=lambda *_: bar.update(), **sampling
-            )
+            done = answer_prompts(model, prompts, starts, form, seed=seeds, on_text=lambda *_: bar.update(), **sampling)
             bar.update((at + len(part)) * most - bar.n)  # answers that ended early count as whole
             yield from ((*job, one) for job, one in zip(part, done, strict=True))
             if any(one.finish == "interrupted" for one in done):

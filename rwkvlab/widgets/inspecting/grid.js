@@ -211,7 +211,7 @@ function render({ model, el }) {
       const map = maps[at];
       map.draw(part, layers, heads, { low, high, colours: low < 0 ? colours.signed : colours.plain, note });
       map.title.replaceChildren();
-      make(map.title, "b", "rwkvlab-name", name);
+      make(map.title, "b", "rwkvlab-name", name).title = name;
       make(map.title, "span", "rwkvlab-what", what);
       map.stage.setAttribute("aria-label", `${name}: ${what}, ${layers} layers down, ${heads} heads across. ${note}`);
       map.stage.setAttribute("aria-rowcount", layers);
@@ -229,7 +229,7 @@ function render({ model, el }) {
       const own = numbers.subarray(part * rows * columns, (part + 1) * rows * columns);
       matrix.draw(own, rows, columns, { low: -limit, high: limit, colours: colours.signed, broken: true, note });
       matrix.title.replaceChildren();
-      make(matrix.title, "b", "rwkvlab-name", name);
+      make(matrix.title, "b", "rwkvlab-name", name).title = name;
       make(matrix.title, "span", "rwkvlab-what", what);
       matrix.canvas.setAttribute("aria-label", `${name}, ${what}: ${rows} value channels down, ${columns} key channels across. ${note}`);
     });

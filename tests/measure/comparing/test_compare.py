@@ -9,7 +9,8 @@ import pytest
 from rwkvlab.errors import ArgError, Cancelled, MismatchError, PromptError, show
 from rwkvlab.measure.comparing.compare import compare
 from rwkvlab.measure.comparing.tokens import Answers
-from rwkvlab.model.engine import Model, load_model
+from rwkvlab.model.answering import answer_prompts
+from rwkvlab.model.engine import load_model
 from rwkvlab.states.state import State
 
 SHORT = {"max_tokens": 6, "temperature": 1.0, "top_p": 1.0}
@@ -139,15 +140,14 @@ def interrupted_along(*_, **__):
 def test_writing_that_was_interrupted_gives_what_there_is(tiny, random_state, monkeypatch):
     module = import_module("rwkvlab.measure.comparing.compare")  # the package has a function of this name
     monkeypatch.setattr(module, "ROWS", 3)
-    answer = Model.chat_batch
     calls = []
 
     def interrupt(*args, **options):
         calls.append(1)
-        done = answer(*args, **options)
+        done = answer_prompts(*args, **options)
         return [replace(one, finish="interrupted") for one in done] if len(calls) == 2 else done
 
-    monkeypatch.setattr(module, "chat_batch", interrupt)
+    monkeypatch.setattr(module, "answer_prompts", interrupt)
     result = compare(tiny, ["a", "b", "c"], [random_state("a")], template="raw", kl=True, **SHORT)
     assert len(result.table) == 6 and len(calls) == 2 and result.reader is not None  # strips would keep one waiting
     monkeypatch.setattr(module, "ROWS", 1)
@@ -155,6 +155,14 @@ def test_writing_that_was_interrupted_gives_what_there_is(tiny, random_state, mo
     result = compare(tiny, ["a", "b"], [random_state("a")], template="raw", kl=True, **SHORT)
     assert list(result.table["state"]) == ["zero"] and set(result.tokens["state"]) == {"zero"}
     assert "<td></td>" not in result._repr_html_()  # of an arm without any answer there is no column
+
+
+def test_a_state_tuned_for_another_template_is_told_once(tiny, random_state):
+    state = random_state("own")
+    state = state.replace(card=state.card.replace(template="g1"))
+    with pytest.warns(UserWarning, match="was tuned for the template 'g1'") as heard:
+        compare(tiny, ["a", "b"], [state], template="raw", **SHORT)
+    assert len(heard) == 1 and heard[0].filename == __file__
 
 
 @pytest.mark.parametrize("prompts", [[[1, 2]], None, 5])
