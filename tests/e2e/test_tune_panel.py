@@ -40,7 +40,7 @@ def test_a_person_tunes_stops_saves_and_tunes_again(open_notebook, expect):
     assert notebook.run("print(panel.state.card.recipe)").strip() in said
     # Save
     panel.locator(".rwkvlab-save").click()
-    expect(panel.get_by_text(re.compile(r"^saved as .*rwkv-x070-tuned\.safetensors, [\d,]+ bytes"))).to_be_visible()
+    expect(panel.get_by_text(re.compile(r"^saved as .*rwkv-x070-tuned\.safetensors, [\d.]+ KiB"))).to_be_visible()
     assert (
         notebook.run("print(torch.equal(lab.load_state('rwkv-x070-tuned.safetensors').wkv, panel.state.wkv))")
         == "True\n"

@@ -79,7 +79,7 @@ def draw_series(texts, figure):
     plot_layers(table.assign(part=table["start"], layer=table["token"]), "kl", ax=three)
 
 
-DRAWN = [(draw_titles, CHOSEN), (draw_lines, CHOSEN), (draw_ticks, FORTY), (draw_legend, FEW)]
+DRAWN = [(draw_titles, FORTY), (draw_lines, FORTY), (draw_ticks, FORTY), (draw_legend, FEW)]
 DRAWN += [(draw_pieces, FORTY), (draw_series, FORTY)]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from made import Folder, as_file_name, comparison, everywhere, influence_of, model_like, paged, state_with, verified
-from payloads import CHINESE, FEW, HARMLESS, KINDS, ONE, PAYLOADS, acting, head, whole
+from payloads import CHINESE, FEW, FORTY, HARMLESS, KINDS, PAYLOADS, acting, head, whole
 from trees import Tree, differences
 
 import rwkvlab as lab
@@ -58,7 +58,7 @@ MAKERS = {
 }
 # what is slow to make gets a part of the texts
 SOME = {"comparison's page": FEW, "state files that differ": FEW, "influence's state": FEW, "inspected card": FEW}
-SOME |= dict.fromkeys(("comparison", "comparison with strips", "comparison's baseline", "states that differ"), ONE)
+SOME |= dict.fromkeys(("comparison", "comparison with strips", "comparison's baseline", "states that differ"), FORTY)
 WRAPPED = ("states that differ", "state files that differ", "verified model and state")
 # rows and columns of these come and go with what the text means as a name: only what they are made of is compared
 LOOSE = ("inspected", "shelf")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from made import Folder, command, model_like, state_with
-from payloads import CHINESE, FEW, HARMLESS, ONE, PAYLOADS, acting, whole
+from payloads import CHINESE, FEW, FORTY, HARMLESS, PAYLOADS, acting, whole
 
 import rwkvlab as lab
 from rwkvlab.model import inspect_base, weights
@@ -86,7 +86,7 @@ def test_the_bar_of_a_file_that_is_read_has_its_name_and_nothing_acts(module, ro
             super().__init__(*args, **options | {"disable": True})
 
     monkeypatch.setattr(module, "tqdm", Bar)
-    for text in (*ONE, *CHINESE):
+    for text in (*FORTY, *CHINESE):
         path = Folder(text, root).lines("", ".pth")
         path.unlink()
         path.symlink_to(tiny_file)

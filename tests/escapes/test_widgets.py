@@ -156,7 +156,7 @@ WIDGETS = {
     "StateGrid": (grid, FORTY),
     "Playground": (playground, [text[:300] for text in FORTY]),  # it shows all that is written
     "TunePanel": (tune_panel, FORTY),
-    "TunePanel, tuned": (tuned, ONE[::3]),
+    "TunePanel, tuned": (tuned, FORTY),
     "the parts": (pieces, FEW),
 }
 PICTURES = ("Grid", "Inspector")  # what a saved notebook keeps of these is slow to draw

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 from made import Folder, command, everywhere, state_with
-from payloads import CHINESE, FEW, HARMLESS, KINDS, ONE, PAYLOADS, acting, whole
+from payloads import CHINESE, FEW, FORTY, HARMLESS, KINDS, PAYLOADS, acting, whole
 from trees import Tree, differences
 
 import rwkvlab as lab
@@ -20,7 +20,7 @@ CONFIG = '# 配置\n[model]\npath = "models" # here\n\n[listen]\nport = 1\n'
 
 def test_a_page_is_a_file_that_needs_nothing_and_holds_every_text(tmp_path):
     plain = Tree(everywhere(HARMLESS).to_html(tmp_path / "plain.html").read_text("utf-8"))
-    for text in ONE:
+    for text in FORTY:
         page = everywhere(text).to_html(tmp_path / "a.html").read_bytes().decode("utf-8")
         assert page.startswith("<!DOCTYPE html>") and page.index("Content-Security-Policy") < page.index("<title>")
         tree = Tree(page)
@@ -71,7 +71,7 @@ def test_a_config_has_an_entry_more_and_the_rest_as_it_was(root):
 
 @pytest.mark.parametrize("name", ["inspect", "diff"])
 def test_json_is_json_and_says_the_text(name, root):
-    for text in [*ONE, *KINDS["entities"]] if name == "inspect" else ONE:
+    for text in [*FORTY, *KINDS["entities"]] if name == "inspect" else FORTY:
         files = [Folder(text, root).state(name=text, recipe=text, notes=(text,)), Folder(text, root).state()]
         shown = command(name, "--json", *files)
         found = json.loads(shown)
