@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import resource
@@ -101,6 +102,7 @@ def in_child(works):
         try:
             os.close(reader)
             torch.set_num_threads(1)
+            gc.freeze()  # what the tests before have left is not looked through again in every collection
             with os.fdopen(writer, "w") as pipe:
                 for work in works:
                     print(json.dumps(work()), file=pipe, flush=True)
