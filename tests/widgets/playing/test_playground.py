@@ -91,12 +91,22 @@ def test_text_streams_into_every_column_at_once_and_seldom_enough(make, states):
     assert all(times[at + 21] - times[at] > 1.0 for at in range(1, len(times) - 22)), "at most 20 a second"
 
 
+def fastest_stop(playground, stop):
+    """Ask, stop while every column writes, and return how long that took: the best of three, on a busy machine."""
+    found = []
+    while len(found) < 3 and min(found, default=1.0) >= 0.3:
+        playground.ask()
+        until(lambda: 'class="rwkvlab-writes"' in playground._view.value and 'writes"></' not in playground._view.value)
+        start = time.monotonic()
+        stop()
+        assert playground.wait(SOON)
+        found.append(time.monotonic() - start)
+    return min(found)
+
+
 def test_stop_ends_it_soon_and_keeps_what_was_written(make, states):
-    playground = make(states, columns=("zero", "emoji"), sampling=LONG).ask("x")
-    until(lambda: playground._view.value.count('writes"><') < 1 and "rwkvlab-writes" in playground._view.value)
-    start = time.monotonic()
-    playground._work.children[0].click()
-    assert playground.wait(SOON) and time.monotonic() - start < 0.6  # 0.3 on a quiet machine
+    playground = make(states, columns=("zero", "emoji"), sampling=LONG, question="x")
+    assert fastest_stop(playground, playground._work.children[0].click) < 0.3
     assert set(playground.result.table["finish"]) == {"cancelled"}
     assert playground.result.table["tokens"].min() > 0
     assert playground._view.value.count("(stopped)") == 2
@@ -421,11 +431,7 @@ def test_a_model_of_the_package_answers_in_emoji():
     assert "东京" in zero and "✈" in other and "✈" not in zero
     assert f"shelf[{emoji!r}]" in playground.code
     playground.sampling = {**LONG, "presence": 2.0}
-    playground.ask()
-    until(lambda: 'class="rwkvlab-writes"' in playground._view.value and 'writes"></' not in playground._view.value)
-    start = time.monotonic()
-    playground.stop()
-    assert playground.wait(SOON) and time.monotonic() - start < 1.0  # 0.3 on a quiet machine
+    assert fastest_stop(playground, playground.stop) < 0.3
     assert "(stopped)" in playground._view.value and playground.result.table["tokens"].min() > 0
 
 
