@@ -17,7 +17,7 @@ from rwkvlab.model.chat import chat, chat_batch
 from rwkvlab.model.flow import begin, finish, wants_grad
 from rwkvlab.model.generate import generate, generate_batch
 from rwkvlab.model.gpu import Engine
-from rwkvlab.model.parts import Flow, Way, linear
+from rwkvlab.model.parts import Flow, Way, linear, rows_at
 from rwkvlab.model.prompt import token_rows
 from rwkvlab.model.recipe import Recipe, digest_vocab, digest_weights, recipe_of, reopen
 from rwkvlab.model.score import score
@@ -56,13 +56,13 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, name: str, tokenizer: Any = None, backend: str = "auto") -> None:
         if backend not in BACKENDS:
             raise ArgError(f"backend: need one of {', '.join(BACKENDS)}, got {show(backend)}")
-        if backend == "triton" and checkpoint.weights["emb.weight"].device.type != "cuda":
+        on_gpu = checkpoint.weights["emb.weight"].is_cuda
+        if backend == "triton" and not on_gpu:
             raise ArgError("backend: 'triton' needs a model on a CUDA device; take 'auto' or 'chunked' on a CPU")
         self.dims, self._checkpoint = checkpoint.dims, checkpoint
         self.card = ModelCard(name, checkpoint.dims.arch, checkpoint.fingerprint)
         self._version = VERSIONS[checkpoint.dims.arch]
         self._step = getattr(self._version, "step", None)  # the short way through for one token of one text
-        on_gpu = checkpoint.weights["emb.weight"].device.type == "cuda"
         self._engine = Engine(self._version, checkpoint.weights, self.dims) if on_gpu else None
         self._weights = self._version.prepare(checkpoint.weights, checkpoint.dims)
         self._backend = None if backend == "auto" else backend
@@ -162,7 +162,7 @@ class Model:
         every = way.chunk_states or 1  # chunk states are counted from the start of a segment
         parts, step = [], tokens.shape[1] if torch.is_grad_enabled() else max(1, SEGMENT // every) * every
         for part in tokens.split(step, dim=1):
-            x = self._pass(part, flow, way)
+            x = self.passed(part, flow, way)
             parts += [self.head(x)] if logits == "all" else []
         if logits == "last":
             return self.head(x[:, -1])
@@ -170,13 +170,14 @@ class Model:
 
     def hidden(self, tokens: Tensor, flow: Flow, at: Tensor, way: Way | None = None) -> Tensor:
         """Read tokens [B,T] as `run` does; returns [N,C] for the N tokens of a mask [B,T], for `head`."""
-        return self._pass(tokens.to(self.device), flow, way or Way(backend=self._backend))[at.to(self.device)]
+        return rows_at(self.passed(tokens.to(self.device), flow, way or Way(backend=self._backend)), at)
 
     def head(self, x: Tensor) -> Tensor:
         """Return the fp32 logits [...,vocab] of x [...,C]."""
         return linear(x, self._weights.head).float()
 
-    def _pass(self, tokens: Tensor, flow: Flow, way: Way) -> Tensor:
+    def passed(self, tokens: Tensor, flow: Flow, way: Way) -> Tensor:
+        """Read tokens [B,T] on the device; returns x [B,T,C] after the last norm and moves `flow` on."""
         if self._step is not None and way.plain and not torch.is_grad_enabled() and tokens.shape == (1, 1):
             return self._step(self._weights, tokens, flow)
         return self._version.run(self._weights, tokens, flow, way)
@@ -198,8 +199,7 @@ def load_model(
     decode. backend is the WKV kernel: "auto", "naive", "chunked" or "triton". Raises PathError, LoadError (RoomError
     where memory is short), VocabError or ArgError.
     """
-    path = fetch(source)
-    where = _device(device)
+    path, where = fetch(source), _device(device)
     checkpoint = load_weights(path, where, dtype)
     name = path.absolute().name if path.is_dir() else path.stem
     model = Model(checkpoint, name, tokenizer, backend)

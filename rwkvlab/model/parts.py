@@ -117,6 +117,11 @@ def last(z: Tensor) -> Tensor:
     return z[:, -1].clone()
 
 
+def rows_at(x: Tensor, at: Tensor) -> Tensor:
+    """Return [N,C], the N tokens of x [B,T,C] that a mask [B,T] names; with a mask on the CPU no GPU is waited for."""
+    return x.flatten(0, 1).index_select(0, at.flatten().nonzero()[:, 0].to(x.device))
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., in] times weight [out, in]; one vector alone takes the way of `matvec`."""
     if x.numel() == x.shape[-1] and not torch.is_grad_enabled():

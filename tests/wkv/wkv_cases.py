@@ -96,13 +96,17 @@ def check_gradients(found, want, dtype):
     assert errors[-1] <= state and all(e <= gradient for e in errors[:-1]), errors
 
 
-def gradients(name, inputs, way, only=None, **options):
-    """Gradients of a fixed mixture of all outputs, or of those in `only`, in all inputs."""
+def gradients(name, inputs, way, only=None, silent=0, **options):
+    """Gradients of a fixed mixture of all outputs, or of those in `only`, in all inputs; y has none at `silent` tokens.
+
+    These are the first ones.
+    """
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
     outputs = call(name, inputs, way, **options)
     chosen = [i for i in only or range(len(outputs)) if outputs[i].requires_grad]
     g = torch.Generator().manual_seed(1)
     weights = [torch.randn(x.shape, generator=g).bfloat16().to(x) for x in outputs]  # the same in every dtype
+    weights[0][:, :silent] = 0
     return torch.autograd.grad(
         [outputs[i] for i in chosen], inputs, [weights[i] for i in chosen], allow_unused=True, materialize_grads=True
     )

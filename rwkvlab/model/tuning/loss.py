@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rwkvlab.model.examples import Encoded
-from rwkvlab.model.parts import Way
+from rwkvlab.model.tuning.graphed import GraphedPass
 from rwkvlab.states.state import State
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ class Objective:
 
     teacher: the state that the same model reads them from as the teacher, or None. The loss of a token is then `weight`
     times KL(teacher || student) and the rest of 1 times the cross-entropy; without a teacher the cross-entropy alone.
+    passes: how the batches are read (None: as the model reads).
     """
 
     model: Model
     teacher: State | None = None
     weight: float = 1.0
-    way: Way | None = None
+    passes: GraphedPass | None = None
 
     def total(self, params: Sequence[Tensor], rows: Sequence[Encoded]) -> Tensor:
         """The sum of the losses of all counted tokens of a batch in nats; params are the parts of the state."""
@@ -50,7 +51,8 @@ class Objective:
 
     def _read(self, tokens: Tensor, state: State, at: Tensor) -> Tensor:
         """What the head makes logits of, [N,C], for the N tokens of the mask `at`, each row read from one state."""
-        return self.model.hidden(tokens[:, :-1], self.model.begin([state] * len(tokens)), at, self.way)
+        read = self.model.hidden if self.passes is None else self.passes.hidden
+        return read(tokens[:, :-1], self.model.begin([state] * len(tokens)), at)
 
     @staticmethod
     def _answers(logits: Tensor, answers: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from rwkvlab.errors import ArgError, DivergedError, show
 from rwkvlab.model.examples import Encoded, batches, encode_examples
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
 from rwkvlab.model.parts import Flow
+from rwkvlab.model.tuning.graphed import GraphedPass
 from rwkvlab.model.tuning.loss import padded, piecewise
 from rwkvlab.shapes import check_range
 from rwkvlab.states.card import StateCard
@@ -55,7 +56,7 @@ def tune_many(
     queues, sizes = _queues(rows, batch, seeds)
     dims, done = model.dims, 0
     wkv = torch.zeros(len(rows), dims.L, dims.H, dims.V, dims.K, device=model.device, requires_grad=True)
-    optimizer = torch.optim.Adam([wkv], lr=lr)
+    optimizer, passes = torch.optim.Adam([wkv], lr=lr), GraphedPass(model)
 
     def states() -> dict[str, State]:
         found = {}
@@ -71,7 +72,7 @@ def tune_many(
         while done < steps and not stop_reason(cancel, interrupted):
             optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done / steps))
             optimizer.zero_grad()
-            losses = _backward(model, wkv, [next(queue) for queue in queues])
+            losses = _backward(model, passes, wkv, [next(queue) for queue in queues])
             assert wkv.grad is not None
             sums = (losses + wkv.grad.flatten(1).sum(1)).isfinite().tolist()
             if not all(sums):
@@ -114,7 +115,7 @@ def _queues(
     return queues, sizes
 
 
-def _backward(model: Model, wkv: Tensor, parts: Sequence[Sequence[Encoded]]) -> Tensor:
+def _backward(model: Model, passes: GraphedPass, wkv: Tensor, parts: Sequence[Sequence[Encoded]]) -> Tensor:
     """Add the gradient of every run's mean loss to wkv.grad; returns those losses [N].
 
     Rows of like length are read together, whichever run they are of.
@@ -128,7 +129,7 @@ def _backward(model: Model, wkv: Tensor, parts: Sequence[Sequence[Encoded]]) -> 
         tokens, wanted = padded([row for row, _ in piece])
         at, owner = wanted[:, 1:], torch.tensor([i for _, i in piece])
         with torch.enable_grad():
-            x = model.hidden(tokens[:, :-1], _flow(model, wkv[owner.to(wkv.device)]), at)
+            x = passes.hidden(tokens[:, :-1], _flow(model, wkv[owner.to(wkv.device)]), at)
             each = piecewise(model, _each, x, tokens[:, 1:][at].to(x.device))
             of = owner[:, None].expand_as(at)[at].to(wkv.device)  # the run that each counted token is of
             mean = torch.zeros_like(losses).index_add(0, of, each) / counts

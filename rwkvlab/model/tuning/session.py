@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rwkvlab.model.examples import Write, batches, parted
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
 from rwkvlab.model.parts import Way
+from rwkvlab.model.tuning.graphed import GraphedPass
 from rwkvlab.model.tuning.loss import Objective
 from rwkvlab.model.tuning.memory import check_memory, recomputes
 from rwkvlab.model.tuning.norms import NormGuard
@@ -50,7 +51,7 @@ class Session:
         check_fits(start, model)
         self.again = recomputes(model, options.checkpointing)
         way = Way(backend=model._backend, recompute=True) if self.again else None
-        objective = Objective(model, self.teacher, float(options.teacher_weight), way)
+        objective = Objective(model, self.teacher, float(options.teacher_weight), GraphedPass(model, way))
         self.ranks = Ranks(model.device)
         self.memory = self._memory()
         self.run = Run(objective, start, options.shifts, options.lr, self.apart, self.size, self.ranks)

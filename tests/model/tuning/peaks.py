@@ -11,6 +11,7 @@ from rwkvlab.model.examples import Encoded
 from rwkvlab.model.parts import Way
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.tuning import tuning_memory
+from rwkvlab.model.tuning.graphed import GraphedPass
 from rwkvlab.model.tuning.loss import Objective
 from rwkvlab.model.tuning.ranks import Ranks
 from rwkvlab.model.tuning.run import Run
@@ -32,7 +33,7 @@ def case(arch, layers, vocab, counted, again, taught, dtype):
     weights = {key: value.to(dtype) for key, value in random_weights(dims, RANKS, 0).items()}
     model = Model(Checkpoint(dims, weights, "5" * 64), "random")
     way = Way(backend=None, recompute=True) if again else None
-    objective = Objective(model, model.zero() if taught else None, 1.0, way)
+    objective = Objective(model, model.zero() if taught else None, 1.0, GraphedPass(model, way))
     run = Run(objective, model.zero(), False, 0.01, [], B, Ranks(model.device))
     wanted = [False] * (T + 1 - counted // B) + [True] * (counted // B)
     run.step([Encoded([1, 2, 3], [False, True, True])], 0.01, 9)

@@ -1,0 +1,165 @@
+"""Passes in CUDA graphs: when a shape is recorded, and that a replay gives what the pass itself gives."""
+
+import warnings
+
+import pytest
+import torch
+
+import rwkvlab as lab
+from rwkvlab.bundled.shelf import bundled
+from rwkvlab.model.parts import Way
+from rwkvlab.model.tuning import graphed
+from rwkvlab.model.tuning.graphed import KEPT, GraphedPass, length
+from rwkvlab.tasks.styleworld import world_tasks
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "filled"), [(1, 16), (16, 16), (17, 32), (128, 128), (129, 144), (250, 256), (257, 288), (1000, 1024)]
+)
+def test_lengths_are_filled_up_by_an_eighth_at_most(tokens, filled):
+    assert length(tokens) == filled
+
+
+def test_few_lengths_are_left_and_each_is_its_own():
+    found = {length(tokens) for tokens in range(1, 4097)}
+    assert len(found) <= 8 * 6 and all(length(tokens) == tokens for tokens in found)
+    assert all(tokens <= length(tokens) <= max(tokens + 15, tokens * 9 / 8) for tokens in range(1, 4097))
+
+
+class Eager:
+    """A recording that reads anew each time: what can be seen of graphs without a GPU."""
+
+    made = 0
+
+    def __init__(self, read, tokens, given, pool):
+        Eager.made += 1
+        self.read, self.pool, self.shape = read, "pool", tokens.shape
+
+    def forward(self, tokens, given):
+        assert tokens.shape == self.shape
+        self.given = [x.detach().requires_grad_(x.requires_grad) for x in given]
+        with torch.enable_grad():
+            self.x = self.read(tokens, self.given)
+        return self.x.detach(), 1
+
+    def backward(self, slope, turn):
+        return torch.autograd.grad(self.x, [x for x in self.given if x.requires_grad], slope)
+
+
+@pytest.fixture
+def eager(model, monkeypatch):
+    """A GraphedPass that takes the CPU for a GPU."""
+    monkeypatch.setattr(graphed, "Recording", Eager)
+    monkeypatch.setattr(Eager, "made", 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: warnings.catch_warnings())
+    passes = GraphedPass(model)
+    passes._most = graphed.TOKENS
+    return passes
+
+
+def read(reader, model, rows, tokens, seed=0):
+    """x of the counted tokens and the gradient of the initial state, from a pass of `reader`."""
+    g = torch.Generator().manual_seed(seed)
+    wkv = torch.randn(model.zero().wkv.shape, generator=g).to(model.device).requires_grad_()
+    ids = torch.randint(model.dims.vocab, (rows, tokens), generator=g)
+    at = torch.rand(rows, tokens, generator=g) < 0.5
+    x = reader.hidden(ids, model.begin([lab.State(wkv, like=model)] * rows), at)
+    (gradient,) = torch.autograd.grad(x.float().square().sum(), wkv)
+    return x, gradient
+
+
+def test_a_shape_is_recorded_when_it_comes_again(eager, model):
+    for tokens, made in ((20, 0), (30, 1), (25, 1), (40, 1), (48, 2), (20, 2)):
+        found, want = read(eager, model, 3, tokens, tokens), read(model, model, 3, tokens, tokens)
+        assert Eager.made == made
+        for x, y in zip(found, want, strict=True):
+            assert (x - y).abs().max() <= 1e-5 * y.abs().max()
+
+
+def test_without_gradients_or_on_a_cpu_or_with_many_tokens_nothing_is_recorded(eager, model, monkeypatch):
+    flow, at = model.begin([None]), torch.ones(1, 20, dtype=torch.bool)
+    ids = torch.zeros(1, 20, dtype=torch.int64)
+    want = model.hidden(ids, model.begin([None]), at)
+    assert torch.equal(eager.hidden(ids, flow, at), want)
+    monkeypatch.setattr(eager, "_most", 3 * 32 - 1)
+    for _ in range(3):
+        read(eager, model, 3, 20)
+    assert not eager._known and Eager.made == 0
+    assert GraphedPass(model)._most == 0 and GraphedPass(model, Way(tap=print))._most == 0
+
+
+def test_the_shape_not_seen_for_longest_is_forgotten(eager, model):
+    for tokens in [16 * i for i in range(1, KEPT + 2)] * 2:
+        read(eager, model, 1, tokens)
+    assert len(eager._known) == KEPT and Eager.made == 0
+    read(eager, model, 1, 16 * KEPT)
+    assert Eager.made == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("operation not permitted\nmore")])
+def test_what_cannot_be_recorded_is_read_without(eager, model, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(graphed, "Recording", fails)
+    read(eager, model, 2, 40)
+    if isinstance(error, torch.OutOfMemoryError):
+        found = read(eager, model, 2, 40)
+        assert eager._most == 2 * 48 - 1
+    else:
+        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph, more slowly: operation not permitted$"):
+            found = read(eager, model, 2, 40)
+        assert eager._most == 0
+    assert torch.allclose(found[1], read(model, model, 2, 40)[1], rtol=1e-4, atol=1e-5)
+    read(eager, model, 2, 40)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["micro", "rwkv7", "rwkv6"])
+@pytest.mark.parametrize("recompute", [True, False])
+def test_a_replay_gives_the_bits_of_the_pass(name, recompute):
+    model, _ = bundled(name)
+    passes = GraphedPass(model, Way(recompute=recompute))
+    shapes = [(4, 96), (2, 60), (16, 112)] * 3
+    found = [read(passes, model, *shape, seed) for seed, shape in enumerate(shapes)]
+    assert all(recording is not None for recording in passes._known.values())
+    passes._most = 0
+    for seed, (rows, tokens) in enumerate(shapes):
+        for x, y in zip(found[seed], read(passes, model, rows, length(tokens), seed), strict=True):
+            if tokens == length(tokens):
+                assert torch.equal(x, y)
+    x, gradient = found[7]
+    assert x.isfinite().all() and gradient.isfinite().all() and gradient.abs().max() > 0
+
+
+@gpu
+@pytest.mark.gpu
+def test_the_gradients_of_a_pass_that_was_replayed_over_are_refused():
+    model, _ = bundled()
+    passes = GraphedPass(model, Way(recompute=True))
+    wkv = torch.zeros(model.zero().wkv.shape, device="cuda", requires_grad=True)
+    ids, at = torch.zeros(1, 16, dtype=torch.int64), torch.ones(1, 16, dtype=torch.bool)
+    x, y, z = (passes.hidden(ids, model.begin([lab.State(wkv, like=model)]), at) for _ in range(3))
+    with pytest.raises(RuntimeError, match="before the next pass"):
+        y.sum().backward()
+    x.sum().backward()
+    z.sum().backward()
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["rwkv7", "rwkv6"])
+def test_tuning_goes_the_same_way_with_graphs_and_without(name, monkeypatch):
+    model, _ = bundled(name)
+    (task,) = world_tasks(64, held_out=False, styles=("emoji",))
+
+    def tuned():
+        return lab.tune(model, task.examples(), steps=24, batch=8, lr=0.02).wkv
+
+    found = tuned()
+    monkeypatch.setattr(graphed, "Recording", None)  # a recording would be a TypeError
+    monkeypatch.setattr(GraphedPass, "_recorded", lambda *_: None)
+    assert torch.equal(found, tuned())
