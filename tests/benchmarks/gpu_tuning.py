@@ -2,7 +2,8 @@
 
 Run: .venv/bin/python tests/benchmarks/gpu_tuning.py [--sizes 0.1B 1.5B] [--tokens 1024] [--steps 12]
 Beside ours the same step with the WKV operator of fla (flash-linear-attention), where that is installed: the first time
-compiles and tunes fla's kernels. Times are of `lab.tune` itself, its reports included: the median step after the first
+compiles and tunes fla's kernels. Each twice: as `lab.tune` runs, replayed from CUDA graphs, and launched kernel by
+kernel, as PyTorch programs ordinarily are. Times are of `lab.tune` itself, its reports included: the median step after the first
 three. A row reads one text of --tokens tokens, all of which count. Memory is what torch had allocated at most, the
 weights included, and what it had reserved; the losses of the last step stand beside the times.
 """
@@ -18,8 +19,10 @@ from unittest.mock import patch
 import torch
 
 import rwkvlab as lab
+from rwkvlab.model import rwkv7
 from rwkvlab.model.engine import Model
 from rwkvlab.model.random_weights import random_weights
+from rwkvlab.model.tuning.graphed import GraphedPass
 from rwkvlab.model.weights import Checkpoint
 from rwkvlab.shapes import Dims
 
@@ -96,17 +99,16 @@ def main():
         if importlib.util.find_spec("fla"):
             rows += SETTINGS.items()
         for name, setting in rows:
-            if setting is None:
-                found = measured(model, examples, options.steps, options.batch)
-            else:
-                with patch("rwkvlab.model.rwkv7.wkv7", fla_operator(setting)):
-                    found = measured(model, examples, options.steps, options.batch)
-            pace, peak, reserved, loss = found
-            print(
-                f"  {name:<18} {pace:>9,.0f} tokens/s   {peak:.2f} GB allocated, {reserved:.2f} reserved   "
-                f"loss {loss:.4f}",
-                flush=True,
-            )
+            operator = rwkv7.wkv7 if setting is None else fla_operator(setting)
+            for graphs in (True, False):
+                recorded = GraphedPass._recorded if graphs else lambda *_: None
+                with patch.object(rwkv7, "wkv7", operator), patch.object(GraphedPass, "_recorded", recorded):
+                    pace, peak, reserved, loss = measured(model, examples, options.steps, options.batch)
+                print(
+                    f"  {name:<18} {'graphs' if graphs else 'launched':<8} {pace:>9,.0f} tokens/s   {peak:.2f} GB "
+                    f"allocated, {reserved:.2f} reserved   loss {loss:.4f}",
+                    flush=True,
+                )
         del model
 
 
