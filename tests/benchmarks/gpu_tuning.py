@@ -3,9 +3,9 @@
 Run: .venv/bin/python tests/benchmarks/gpu_tuning.py [--sizes 0.1B 1.5B] [--tokens 1024] [--steps 12]
 Beside ours the same step with the WKV operator of fla (flash-linear-attention), where that is installed: the first time
 compiles and tunes fla's kernels. Each twice: as `lab.tune` runs, replayed from CUDA graphs, and launched kernel by
-kernel, as PyTorch programs ordinarily are. Times are of `lab.tune` itself, its reports included: the median step after the first
-three. A row reads one text of --tokens tokens, all of which count. Memory is what torch had allocated at most, the
-weights included, and what it had reserved; the losses of the last step stand beside the times.
+kernel, as PyTorch programs ordinarily are. Times are of `lab.tune` itself, its reports included: the median step after
+the first three. A row reads one text of --tokens tokens, all of which count. Memory is what torch had allocated at
+most, the weights included, and what it had reserved; the losses of the last step stand beside the times.
 """
 
 import argparse
