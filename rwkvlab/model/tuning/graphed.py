@@ -21,7 +21,7 @@ from rwkvlab.model.parts import Flow, Way, rows_at
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
-KEPT = 8  # recordings; the one not used for longest goes first
+KEPT = 8  # recordings, of twice TOKENS in all; the one not used for longest goes first
 TOKENS = 2**15  # of a batch, beyond which the GPU has so much to do that launches cost nothing
 LEAST = 16  # rows are filled up to a multiple of this, or of an eighth of their length's power of two
 
@@ -45,12 +45,13 @@ class GraphedPass:
         self._model, self._way = model, way or Way(backend=model._backend)
         self._known: OrderedDict[tuple[Any, ...], Recording | None] = OrderedDict()
         self._pool: Any = None
+        self.turn = 0  # replays so far
         self._most = TOKENS if model.device.type == "cuda" and self._way.plain else 0
 
     def hidden(self, tokens: Tensor, flow: Flow, at: Tensor) -> Tensor:
         """Read tokens [B,T] from `flow`; returns [N,C] for the N tokens of a mask [B,T], for `Model.head`.
 
-        What `flow` then holds is not said. Gradients of one pass must be asked for before the next pass of its shape.
+        What `flow` then holds is not said. The gradients of one pass must be asked for before the next pass.
         """
         given = [*flow.wkv, *flow.att, *flow.ffn]
         graph = torch.is_grad_enabled() and any(x.requires_grad for x in given)
@@ -62,7 +63,7 @@ class GraphedPass:
         recording = self._recorded(tokens, given)
         if recording is None:
             return self._model.hidden(tokens, flow, at, self._way)
-        x: Tensor = _Replayed.apply(recording, tokens, *given)  # type: ignore[no-untyped-call]
+        x: Tensor = _Replayed.apply(self, recording, tokens, *given)  # type: ignore[no-untyped-call]
         return rows_at(x, at)
 
     def _recorded(self, tokens: Tensor, given: Sequence[Tensor]) -> Recording | None:
@@ -72,7 +73,7 @@ class GraphedPass:
         found = self._known.setdefault(key, None)
         self._known.move_to_end(key)
         if first:
-            while len(self._known) > KEPT:
+            while len(self._known) > KEPT or sum(rows * many for rows, many, *_ in self._known) > 2 * TOKENS:
                 self._known.popitem(last=False)
         elif found is None:
             found = self._known[key] = self._record(tokens, given)
@@ -85,9 +86,10 @@ class GraphedPass:
             parts = (list(tensors[at : at + layers]) for at in range(0, 3 * layers, layers))
             return self._model.passed(tokens, Flow(*parts), self._way)  # type: ignore[arg-type]
 
+        others = [one for one in self._known.values() if one is not None and one.begins_like(given)]
         try:
             with torch.cuda.device(self._model.device):
-                found = Recording(read, tokens, given, self._pool)
+                found = Recording(read, tokens, given, self._pool, *others[:1])
         except torch.OutOfMemoryError:
             self._most = tokens.numel() - 1
             return None
@@ -103,14 +105,20 @@ class GraphedPass:
 class Recording:
     """A pass of one shape and its way back, recorded on buffers of their own.
 
-    Recordings share the memory that they work in: each is replayed forward and back before the next one is.
+    Recordings share the memory that they work in, and those of as many rows the buffers of what they begin from and of
+    its gradients: each is replayed forward and back before the next one is.
     """
 
-    def __init__(self, read: Read, tokens: Tensor, given: Sequence[Tensor], pool: Any) -> None:
-        """Record `read(tokens, given)` for tensors like these. Raises what PyTorch raises."""
-        device = given[0].device
-        self._tokens = torch.zeros(tokens.shape, dtype=torch.int64, device=device)
-        self._given = [torch.zeros_like(x).requires_grad_(x.requires_grad) for x in given]
+    def __init__(
+        self, read: Read, tokens: Tensor, given: Sequence[Tensor], pool: Any, other: Recording | None = None
+    ) -> None:
+        """Record `read(tokens, given)` for tensors like these; `other` lends its buffers. Raises what PyTorch does."""
+        self._tokens = torch.zeros(tokens.shape, dtype=torch.int64, device=given[0].device)
+        if other is None:
+            self._given = [torch.zeros_like(x).requires_grad_(x.requires_grad) for x in given]
+            self._gradients = [torch.zeros_like(x) for x in given if x.requires_grad]
+        else:
+            self._given, self._gradients = other._given, other._gradients
         self._graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         record = partial(torch.cuda.graph, capture_error_mode="thread_local")  # other threads may allocate meanwhile
         with torch.enable_grad(), record(self._graphs[0], pool=pool):
@@ -118,26 +126,29 @@ class Recording:
         self.pool = pool or self._graphs[0].pool()
         self._slope = torch.zeros_like(x)
         with record(self._graphs[1], pool=self.pool):
-            self._gradients = torch.autograd.grad(x, [x for x in self._given if x.requires_grad], self._slope)
-        self._x, self._turn = x.detach(), 0
+            found = torch.autograd.grad(x, [x for x in self._given if x.requires_grad], self._slope)
+            torch._foreach_copy_(self._gradients, list(found))
+        self._x = x.detach()
 
-    def forward(self, tokens: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, int]:
-        """Return x [B,T,C], which the next replay overwrites, and the number of this one."""
+    def begins_like(self, given: Sequence[Tensor]) -> bool:
+        """Whether it begins from tensors of the same shapes, and the same ones require gradients."""
+        pairs = zip(self._given, given, strict=True)
+        return all(x.shape == y.shape and x.requires_grad == y.requires_grad for x, y in pairs)
+
+    def forward(self, tokens: Tensor, given: Sequence[Tensor]) -> Tensor:
+        """Return x [B,T,C], which the next replay overwrites."""
         with torch.no_grad():
             self._tokens.copy_(tokens, non_blocking=True)
             torch._foreach_copy_(self._given, list(given))
         self._graphs[0].replay()
-        self._turn += 1
-        return self._x.detach(), self._turn
+        return self._x.detach()
 
-    def backward(self, slope: Tensor, turn: int) -> list[Tensor]:
-        """Return the gradients of what requires them, given that of x. Raises RuntimeError after another replay."""
-        if turn != self._turn:
-            raise RuntimeError("gradients of a pass must be asked for before the next pass of its shape")
+    def backward(self, slope: Tensor) -> list[Tensor]:
+        """Return the gradients of what requires them, given that of x."""
         self._slope.copy_(slope)
         self._graphs[1].replay()
         found = [torch.empty_like(x) for x in self._gradients]
-        torch._foreach_copy_(found, list(self._gradients))
+        torch._foreach_copy_(found, self._gradients)
         return found
 
 
@@ -145,13 +156,15 @@ class _Replayed(torch.autograd.Function):
     """A recording as a function of the tensors that it begins from."""
 
     @staticmethod
-    def forward(ctx: Any, recording: Recording, tokens: Tensor, *given: Tensor) -> Tensor:
-        ctx.recording = recording
-        x, ctx.turn = recording.forward(tokens, given)
-        return x
+    def forward(ctx: Any, passes: GraphedPass, recording: Recording, tokens: Tensor, *given: Tensor) -> Tensor:
+        passes.turn += 1
+        ctx.passes, ctx.recording, ctx.turn = passes, recording, passes.turn
+        return recording.forward(tokens, given)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        found = iter(ctx.recording.backward(slope, ctx.turn))
-        return None, None, *(next(found) if need else None for need in ctx.needs_input_grad[2:])
+        if ctx.turn != ctx.passes.turn:
+            raise RuntimeError("the gradients of a pass must be asked for before the next pass")
+        found = iter(ctx.recording.backward(slope))
+        return None, None, None, *(next(found) if need else None for need in ctx.needs_input_grad[3:])

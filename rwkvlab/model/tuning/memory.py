@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 PROBES = (64, 128)  # tokens that are read to see what is kept of each for the way back
 STATES = 5  # the state that is trained, its gradient, what Adam keeps of it, the best so far
-FLOWS = 3  # of each row: the state at the start, at the end, and its gradient
+FLOWS = {"cpu": 3}  # of each row: the state at the start, at the end, and its gradient
+GRAPHED = 5  # on a GPU a CUDA graph keeps the start and the gradient too
 # Beyond what is kept for the way back: where memory is cut into pieces (measured on a CPU with glibc: a third), and
 # with checkpointing one layer on the way back, with what it works with.
 SPARE = {"cpu": 1.3}
@@ -50,10 +51,11 @@ def tuning_memory(
     # of a layer that is computed again, what enters it is kept: x and, of RWKV-7, the first layer's values
     entering = 2 * dims.L * dims.C * size + LAYER_BACK * layer
     per_token = entering if again else SPARE.get(where, 1.1) * token + layer
-    per_token += layer if teacher else 0
+    per_token += (layer if teacher else 0) + (2 * dims.C * size if where == "cuda" else 0)  # x and its gradient
     state = 4 * (dims.L * dims.H * dims.V * dims.K + 2 * dims.L * dims.C)
+    states = STATES + FLOWS.get(where, GRAPHED) * batch
     logits = min(counted, max(1, PIECE // dims.vocab)) * dims.vocab * 4 * (8 if teacher else 4)
-    return int(most * per_token + (STATES + FLOWS * batch) * state + logits + 2 * counted * dims.C * size)
+    return int(most * per_token + states * state + logits + 2 * counted * dims.C * size)
 
 
 def recomputes(model: Model, checkpointing: bool | None) -> bool:

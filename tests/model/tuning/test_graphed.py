@@ -33,18 +33,21 @@ class Eager:
 
     made = 0
 
-    def __init__(self, read, tokens, given, pool):
+    def __init__(self, read, tokens, given, pool, other=None):
         Eager.made += 1
         self.read, self.pool, self.shape = read, "pool", tokens.shape
+
+    def begins_like(self, given):
+        return True
 
     def forward(self, tokens, given):
         assert tokens.shape == self.shape
         self.given = [x.detach().requires_grad_(x.requires_grad) for x in given]
         with torch.enable_grad():
             self.x = self.read(tokens, self.given)
-        return self.x.detach(), 1
+        return self.x.detach()
 
-    def backward(self, slope, turn):
+    def backward(self, slope):
         return torch.autograd.grad(self.x, [x for x in self.given if x.requires_grad], slope)
 
 
@@ -98,6 +101,13 @@ def test_the_shape_not_seen_for_longest_is_forgotten(eager, model):
     assert Eager.made == 1
 
 
+def test_long_batches_are_forgotten_earlier(eager, model, monkeypatch):
+    monkeypatch.setattr(graphed, "TOKENS", 64)
+    for tokens in (32, 48, 64):
+        read(eager, model, 1, tokens)
+    assert [many for _, many, *_ in eager._known] == [48, 64]
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("operation not permitted\nmore")])
 def test_what_cannot_be_recorded_is_read_without(eager, model, monkeypatch, error):
     def fails(*_):
@@ -135,18 +145,20 @@ def test_a_replay_gives_the_bits_of_the_pass(name, recompute):
     assert x.isfinite().all() and gradient.isfinite().all() and gradient.abs().max() > 0
 
 
-@gpu
-@pytest.mark.gpu
-def test_the_gradients_of_a_pass_that_was_replayed_over_are_refused():
-    model, _ = bundled()
-    passes = GraphedPass(model, Way(recompute=True))
-    wkv = torch.zeros(model.zero().wkv.shape, device="cuda", requires_grad=True)
-    ids, at = torch.zeros(1, 16, dtype=torch.int64), torch.ones(1, 16, dtype=torch.bool)
-    x, y, z = (passes.hidden(ids, model.begin([lab.State(wkv, like=model)]), at) for _ in range(3))
+def test_the_gradients_of_a_pass_that_another_came_after_are_refused(eager, model):
+    """Of whatever shape it is: all work in the same memory."""
+    wkv = torch.zeros(model.zero().wkv.shape, requires_grad=True)
+
+    def last(tokens):
+        ids, at = torch.zeros(1, tokens, dtype=torch.int64), torch.ones(1, tokens, dtype=torch.bool)
+        return eager.hidden(ids, model.begin([lab.State(wkv, like=model)]), at)
+
+    before = [last(16), last(32)]
+    x, y = last(16), last(32)
     with pytest.raises(RuntimeError, match="before the next pass"):
-        y.sum().backward()
-    x.sum().backward()
-    z.sum().backward()
+        x.sum().backward()
+    for one in (*before, y):
+        one.sum().backward()
 
 
 @gpu
