@@ -49,7 +49,7 @@ LIMITS = (
 class Recipe:
     """How the states are tuned: `examples` of each skill, Adam from zeros, the rate falling from lr along a cosine.
 
-    Those of the four sources read many times the tokens of the others a step, and have steps and a batch of their own.
+    Those of the four sources have steps and a batch of their own.
     """
 
     examples: int = 1024
@@ -57,8 +57,8 @@ class Recipe:
     lr: float = 0.04
     batch: int = 16
     seeds: tuple[int, ...] = SEEDS
-    source_steps: int = 60
-    source_batch: int = 8
+    source_steps: int = 200
+    source_batch: int = 16
 
 
 def parameters(model: Model) -> int:

@@ -16,7 +16,7 @@ from rwkvlab.hub import fetch
 from rwkvlab.model.chat import chat, chat_batch
 from rwkvlab.model.flow import begin, finish, wants_grad
 from rwkvlab.model.generate import generate, generate_batch
-from rwkvlab.model.gpu import Engine
+from rwkvlab.model.gpu import prepared
 from rwkvlab.model.parts import Flow, Way, linear, rows_at
 from rwkvlab.model.prompt import token_rows
 from rwkvlab.model.recipe import Recipe, digest_vocab, digest_weights, recipe_of, reopen
@@ -56,15 +56,13 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, name: str, tokenizer: Any = None, backend: str = "auto") -> None:
         if backend not in BACKENDS:
             raise ArgError(f"backend: need one of {', '.join(BACKENDS)}, got {show(backend)}")
-        on_gpu = checkpoint.weights["emb.weight"].is_cuda
-        if backend == "triton" and not on_gpu:
+        if backend == "triton" and not checkpoint.weights["emb.weight"].is_cuda:
             raise ArgError("backend: 'triton' needs a model on a CUDA device; take 'auto' or 'chunked' on a CPU")
         self.dims, self._checkpoint = checkpoint.dims, checkpoint
         self.card = ModelCard(name, checkpoint.dims.arch, checkpoint.fingerprint)
         self._version = VERSIONS[checkpoint.dims.arch]
         self._step = getattr(self._version, "step", None)  # the short way through for one token of one text
-        self._engine = Engine(self._version, checkpoint.weights, self.dims) if on_gpu else None
-        self._weights = self._version.prepare(checkpoint.weights, checkpoint.dims)
+        self._engine, self._weights = prepared(self._version, checkpoint.weights, self.dims)
         self._backend = None if backend == "auto" else backend
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer, self.dims.vocab)
         self.recipe: Recipe | None = None

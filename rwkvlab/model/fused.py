@@ -112,6 +112,15 @@ def run(p: Fused, tokens: Tensor, flow: Flow) -> Tensor:
     return norm(x, p.ln_out)
 
 
+def block(p: Fused, i: int, flow: Flow, x: Tensor, v_first: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Layer i alone, as `rwkv7` has it: returns the next x and layer 0's v, both [B,T,C], T > 1; x stays as it is."""
+    layer, x = p.layers[i], x.clone()
+    flow.wkv[i], flow.att[i], flow.ffn[i] = (part[i].contiguous() for part in (flow.wkv, flow.att, flow.ffn))
+    mixed, flow.att[i] = norm_mix(x, flow.att[i], *layer.ln1, layer.mix, eps=LN_EPS)
+    v = _many(p, i, layer, x, mixed, None if v_first is None else v_first.reshape(-1, p.dims.C), flow)
+    return x, v.view(x.shape) if v_first is None else v_first
+
+
 def _one(p: Fused, i: int, layer: FusedLayer, x: Tensor, mixed: Tensor, v_first: Tensor | None, flow: Flow) -> Tensor:
     """One token of one row: x [1,1,C] is added to in place; returns layer 0's v."""
     C, flat = p.dims.C, x.view(1, -1)

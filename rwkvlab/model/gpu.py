@@ -19,6 +19,15 @@ TOKENS = 2**14  # tokens of all rows that are read at once: large enough for the
 LEAST = 64  # tokens of a row that are read at once, however many rows
 
 
+def prepared(version: Any, weights: dict[str, Tensor], dims: Dims) -> tuple[Engine | None, Weights]:
+    """Return what runs a checkpoint's weights without gradients on a GPU (None on a CPU), and them, ready for use."""
+    if not weights["emb.weight"].is_cuda:
+        return None, version.prepare(weights, dims)
+    engine = Engine(version, weights, dims)
+    ready = version.prepare(weights, dims)
+    return engine, ready if engine._fused is None else ready._replace(quick=partial(fused.block, engine._fused))
+
+
 class Engine:
     """Runs one model: the fused kernels for RWKV-7, else the ordinary pass; a graph for one token after the other."""
 

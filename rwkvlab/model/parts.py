@@ -24,7 +24,10 @@ NormWeights = tuple[Tensor, Tensor]
 
 
 class Weights(NamedTuple):
-    """All weights of a model, ready for use; layers holds the `Layer` tuples of its version."""
+    """All weights of a model, ready for use; layers holds the `Layer` tuples of its version.
+
+    quick(i, flow, x, …): layer i without a gradient, in fewer kernels, where there are such.
+    """
 
     dims: Dims
     emb: Tensor
@@ -32,6 +35,7 @@ class Weights(NamedTuple):
     layers: list[Any]
     ln_out: NormWeights
     head: Tensor
+    quick: Callable[..., tuple[Any, ...]] | None = None
 
 
 @dataclass
@@ -67,13 +71,14 @@ class Way:
     """How a pass is computed: the WKV backend, and what to report on the way.
 
     recompute: under autograd, no layer's activations are kept: they are computed once more on the way back,
-    and gradients reach the initial state, not the weights.
+    and gradients reach the initial state, not the weights. unread: of what a layer returns only the gradient counts.
     """
 
     backend: str | None = None
     chunk_states: int | None = None
     tap: Tap | None = None
     recompute: bool = False
+    unread: bool = False
 
     @property
     def plain(self) -> bool:

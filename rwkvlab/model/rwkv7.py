@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from wkv import wkv7, wkv7_step
 
-from rwkvlab.model.layerwise import layerwise
+from rwkvlab.model.layerwise import layerwise, onto
 from rwkvlab.model.parts import (
     Flow,
     NormWeights,
@@ -113,7 +113,8 @@ def run(p: Weights, tokens: Tensor, flow: Flow, way: Way = Way()) -> Tensor:  # 
     x = norm(F.embedding(tokens, p.emb), p.ln0)
     v_first: Tensor | None = None
     for i, layer in enumerate(p.layers):
-        x, v_first = layerwise(_block, i, flow, way, p.dims, layer, x, v_first)
+        quick = p.quick if way.plain else None
+        x, v_first = layerwise(_block, i, flow, way, p.dims, layer, x, v_first, quick=quick)
     return norm(x, p.ln_out)
 
 
@@ -125,7 +126,7 @@ def _block(
     z = norm(x, p.ln2)
     mixed = torch.lerp(z, shifted(z, flow.ffn[i]), p.ffn_mix)
     flow.ffn[i] = last(z)
-    return x + linear(torch.relu(linear(mixed, p.ffn_key)).square(), p.ffn_value), v_first
+    return onto(x, torch.relu(linear(mixed, p.ffn_key)).square(), p.ffn_value, way), v_first
 
 
 def _time_mix(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rwkvlab.model import fused, rwkv7
-from rwkvlab.model.parts import Flow
+from rwkvlab.model.parts import Flow, Way
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.recipe import digest_weights
 
@@ -87,3 +87,32 @@ def test_a_flow_of_scattered_memory_is_read_as_it_is(weights):
     scattered.wkv = [x.mT.contiguous().mT for x in scattered.wkv]
     scattered.att = [x.t().contiguous().t() for x in scattered.att]
     assert torch.allclose(fused.run(p, ids, scattered), want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 70), (2, 9)])
+def test_fused_layers_take_the_first_of_two_passes(weights, rows, tokens):
+    """Under autograd, with activations made again on the way back: the same x and gradients, the start untouched."""
+    dims, table = weights
+    packed = fused.lay_out(table, dims)
+    ordinary = rwkv7.prepare(table, dims)
+    ids = torch.randint(0, dims.vocab, (rows, tokens), generator=torch.Generator().manual_seed(1))
+    calls = []
+
+    def quick(i, *given):
+        calls.append(i)
+        return fused.block(packed, i, *given)
+
+    found = []
+    for p in (ordinary, ordinary._replace(quick=quick)):
+        start = flow(dims, rows)
+        moved = Flow([x.requires_grad_() for x in start.wkv], list(start.att), list(start.ffn))
+        with torch.enable_grad():
+            x = rwkv7.run(p, ids, moved, Way(recompute=True))
+            ends = sum(y.square().mean() for y in moved.wkv)
+            grads = torch.autograd.grad(x.square().mean() + ends, start.wkv)
+        fresh = flow(dims, rows)
+        for name in ("wkv", "att", "ffn"):
+            assert all(torch.equal(x, y) for x, y in zip(getattr(start, name), getattr(fresh, name), strict=True))
+        found.append([x, *grads, *moved.wkv, *moved.att, *moved.ffn])
+    assert calls == list(range(dims.L))
+    assert all(error(x.detach(), y.detach()) <= 1e-5 for x, y in zip(*found, strict=True))

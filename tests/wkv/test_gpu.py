@@ -51,7 +51,7 @@ def test_outputs_and_gradients_agree_with_the_truth(name, dtype, B, T, H, K, V):
 
 @both_operators
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda x: str(x)[6:])
-@pytest.mark.parametrize(("B", "T"), [(100, 48), (100, 112), (100, 192), (3, 48), (3, 512), (100, 500)])
+@pytest.mark.parametrize(("B", "T"), [(100, 48), (100, 112), (100, 192), (3, 48), (3, 512), (40, 500)])
 @pytest.mark.usefixtures("poison")
 def test_decays_in_fp32_beside_sixteen_bits_as_models_have_them(name, dtype, B, T):
     """Few heads, and so many that they alone fill a GPU; then half of the tokens silent, as where answers count."""

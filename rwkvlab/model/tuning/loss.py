@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from rwkvlab.model.examples import Encoded
@@ -44,7 +45,7 @@ class Objective:
         x = self._read(tokens, state, at)
         answers = tokens[:, 1:][at].to(x.device)
         if self.teacher is None:
-            return piecewise(self.model, self._answers, x, answers)
+            return cross_entropy(self.model, x, answers)
         with torch.no_grad():
             told = self._read(tokens, self.teacher, at)
         return piecewise(self.model, self._taught, x, answers, told)
@@ -54,10 +55,6 @@ class Objective:
         read = self.model.hidden if self.passes is None else self.passes.hidden
         return read(tokens[:, :-1], self.model.begin([state] * len(tokens)), at)
 
-    @staticmethod
-    def _answers(logits: Tensor, answers: Tensor) -> Tensor:
-        return F.cross_entropy(logits, answers, reduction="sum")
-
     def _taught(self, logits: Tensor, answers: Tensor, told: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = self.model.head(told).log_softmax(-1)
@@ -65,6 +62,40 @@ class Objective:
         if self.weight == 1:
             return apart
         return self.weight * apart + (1 - self.weight) * F.cross_entropy(logits, answers, reduction="sum")
+
+
+def cross_entropy(model: Model, x: Tensor, answers: Tensor) -> Tensor:
+    """Return the sum over tokens of the cross-entropy of answers [N] under the logits of x [N,C], in nats.
+
+    Its gradient is made along with it, a piece of the logits at a time: none of them are kept or made twice.
+    """
+    total: Tensor = _CrossEntropy.apply(model, x, answers, torch.is_grad_enabled() and x.requires_grad)
+    return total
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """`cross_entropy`, and the gradient of x beside it where that is wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, model: Model, x: Tensor, answers: Tensor, wanted: bool) -> Tensor:
+        total, slope = x.new_zeros((), dtype=torch.float32), torch.empty_like(x) if wanted else None
+        count = max(1, PIECE // model.dims.vocab)
+        for at in range(0, len(x), count):
+            logprobs = model.head(x[at : at + count]).log_softmax(-1)
+            given = answers[at : at + count, None]
+            total -= logprobs.gather(1, given).sum()
+            if slope is not None:
+                off = logprobs.exp_().scatter_add_(1, given, logprobs.new_full(given.shape, -1.0))
+                torch.mm(off.to(x.dtype), model._weights.head, out=slope[at : at + count])
+        if slope is not None:
+            ctx.save_for_backward(slope)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[None, Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return None, (slope * weight).to(slope.dtype), None, None
 
 
 def piecewise(model: Model, loss: Callable[..., Tensor], x: Tensor, *along: Tensor) -> Tensor:
