@@ -6,7 +6,6 @@ A pass of a thousand tokens is several thousand launches, and the host takes lon
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,8 @@ from rwkvlab.model.parts import Flow, Way, rows_at
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
-KEPT = 8  # recordings, of twice TOKENS in all; the one not used for longest goes first
-TOKENS = 2**15  # of a batch, beyond which the GPU has so much to do that launches cost nothing
+KEPT = 32  # recordings
+TOKENS = 2**15  # of a batch, beyond which the GPU has so much to do that launches cost nothing; twice that in all
 LEAST = 16  # rows are filled up to a multiple of this, or of an eighth of their length's power of two
 
 Read = Callable[[Tensor, Sequence[Tensor]], Tensor]  # tokens [B,T] and the tensors of a flow -> x [B,T,C]
@@ -43,7 +42,8 @@ class GraphedPass:
 
     def __init__(self, model: Model, way: Way | None = None) -> None:
         self._model, self._way = model, way or Way(backend=model._backend)
-        self._known: OrderedDict[tuple[Any, ...], Recording | None] = OrderedDict()
+        self._seen: set[tuple[Any, ...]] = set()
+        self._known: dict[tuple[Any, ...], Recording] = {}
         self._pool: Any = None
         self.turn = 0  # replays so far
         self._most = TOKENS if model.device.type == "cuda" and self._way.plain else 0
@@ -67,17 +67,19 @@ class GraphedPass:
         return rows_at(x, at)
 
     def _recorded(self, tokens: Tensor, given: Sequence[Tensor]) -> Recording | None:
-        """Return the recording of a shape; None the first time, and where there can be none."""
+        """Return the recording of a shape; None the first time, and where there is none.
+
+        None is ever dropped for another: to record takes as long as some passes do.
+        """
         key = (*tokens.shape, *(x.requires_grad for x in given))
-        first = key not in self._known
-        found = self._known.setdefault(key, None)
-        self._known.move_to_end(key)
-        if first:
-            while len(self._known) > KEPT or sum(rows * many for rows, many, *_ in self._known) > 2 * TOKENS:
-                self._known.popitem(last=False)
-        elif found is None:
-            found = self._known[key] = self._record(tokens, given)
-        return found
+        tokens_of_all = tokens.numel() + sum(rows * many for rows, many, *_ in self._known)
+        room = len(self._known) < KEPT and tokens_of_all <= 2 * TOKENS
+        if key in self._seen and key not in self._known and room:
+            recording = self._record(tokens, given)
+            if recording is not None:
+                self._known[key] = recording
+        self._seen.add(key)
+        return self._known.get(key)
 
     def _record(self, tokens: Tensor, given: Sequence[Tensor]) -> Recording | None:
         layers = self._model.dims.L
@@ -86,7 +88,7 @@ class GraphedPass:
             parts = (list(tensors[at : at + layers]) for at in range(0, 3 * layers, layers))
             return self._model.passed(tokens, Flow(*parts), self._way)  # type: ignore[arg-type]
 
-        others = [one for one in self._known.values() if one is not None and one.begins_like(given)]
+        others = [one for one in self._known.values() if one.begins_like(given)]
         try:
             with torch.cuda.device(self._model.device):
                 found = Recording(read, tokens, given, self._pool, *others[:1])
