@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ KEPT = 32  # recordings
 TOKENS = 2**15  # of a batch, beyond which the GPU has so much to do that launches cost nothing; twice that in all
 LEAST = 16  # rows are filled up to a multiple of this, or of an eighth of their length's power of two
 
+Result = TypeVar("Result")
 Read = Callable[[Tensor, Sequence[Tensor]], Tensor]  # tokens [B,T] and the tensors of a flow -> x [B,T,C]
 
 
@@ -66,6 +67,12 @@ class GraphedPass:
         x: Tensor = _Replayed.apply(self, recording, tokens, *given)  # type: ignore[no-untyped-call]
         return rows_at(x, at)
 
+    def close(self) -> bool:
+        """Give the memory of all recordings back and make no more; returns whether there were any."""
+        had, self._most = bool(self._known), 0
+        self._known, self._pool = {}, None
+        return had
+
     def _recorded(self, tokens: Tensor, given: Sequence[Tensor]) -> Recording | None:
         """Return the recording of a shape; None the first time, and where there is none.
 
@@ -102,6 +109,17 @@ class GraphedPass:
             return None
         self._pool = self._pool or found.pool
         return found
+
+
+def with_room(passes: GraphedPass | None, work: Callable[[], Result]) -> Result:
+    """Return `work()`; where memory does not suffice for it beside the recordings, it is begun anew without them."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        if passes is None or not passes.close():
+            raise
+    torch.cuda.empty_cache()  # only now, the error being gone, nothing of the first try is held
+    return work()
 
 
 class Recording:

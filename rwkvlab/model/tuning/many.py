@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from rwkvlab.errors import ArgError, DivergedError, show
 from rwkvlab.model.examples import Encoded, batches, encode_examples
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
 from rwkvlab.model.parts import Flow
-from rwkvlab.model.tuning.graphed import GraphedPass
+from rwkvlab.model.tuning.graphed import GraphedPass, with_room
 from rwkvlab.model.tuning.loss import padded, piecewise
 from rwkvlab.shapes import check_range
 from rwkvlab.states.card import StateCard
@@ -71,8 +72,8 @@ def tune_many(
     with held_interrupt() as interrupted:
         while done < steps and not stop_reason(cancel, interrupted):
             optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done / steps))
-            optimizer.zero_grad()
-            losses = _backward(model, passes, wkv, [next(queue) for queue in queues])
+            given = [next(queue) for queue in queues]
+            losses = with_room(passes, partial(_backward, model, passes, wkv, given))
             assert wkv.grad is not None
             sums = (losses + wkv.grad.flatten(1).sum(1)).isfinite().tolist()
             if not all(sums):
@@ -116,13 +117,13 @@ def _queues(
 
 
 def _backward(model: Model, passes: GraphedPass, wkv: Tensor, parts: Sequence[Sequence[Encoded]]) -> Tensor:
-    """Add the gradient of every run's mean loss to wkv.grad; returns those losses [N].
+    """Leave the gradient of every run's mean loss in wkv.grad; returns those losses [N].
 
     Rows of like length are read together, whichever run they are of.
     """
     counts = torch.tensor([sum(sum(row.wanted) for row in part) for part in parts], device=wkv.device)
     order = sorted(((row, i) for i, part in enumerate(parts) for row in part), key=lambda x: len(x[0].ids))
-    losses = torch.zeros(len(parts), device=wkv.device)
+    losses, wkv.grad = torch.zeros(len(parts), device=wkv.device), None
     while order:
         fit = max(1, PIECE // len(order[-1][0].ids))
         piece, order = order[-fit:], order[:-fit]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rwkvlab.errors import DivergedError
 from rwkvlab.model.examples import Encoded
+from rwkvlab.model.tuning.graphed import with_room
 from rwkvlab.model.tuning.loss import Objective, counted
 from rwkvlab.model.tuning.ranks import Ranks
 from rwkvlab.states.card import StateCard
@@ -54,17 +55,9 @@ class Run:
     def step(self, rows: Sequence[Encoded], rate: float, steps: int) -> float:
         """One step at a rate; returns the loss of its batch."""
         self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.zero_grad()
         count, mine = counted(rows), self.ranks.share(rows)
-        loss = torch.zeros((), device=self.model.device)
-        if mine:
-            with torch.enable_grad():
-                loss = self.objective.total(self.params, mine) / count
-                loss.backward()
-        else:
-            for param in self.trained:
-                param.grad = torch.zeros_like(param)
-        loss, grads = loss.detach(), [param.grad for param in self.trained if param.grad is not None]
+        loss = with_room(self.objective.passes, lambda: self._backward(mine, count))
+        grads = [param.grad for param in self.trained if param.grad is not None]
         self.ranks.add([loss, *grads])
         value = float(loss)
         if not all(math.isfinite(x) for x in (value, *(float(grad.sum()) for grad in grads))):
@@ -79,6 +72,18 @@ class Run:
             self.done += 1
         self.read += sum(len(row.ids) - 1 for row in rows)
         return value
+
+    def _backward(self, rows: Sequence[Encoded], count: int) -> Tensor:
+        """Leave the gradient of the loss of this process's rows, a part of `count` tokens; returns that loss."""
+        self.optimizer.zero_grad()
+        if not rows:
+            for param in self.trained:
+                param.grad = torch.zeros_like(param)
+            return torch.zeros((), device=self.model.device)
+        with torch.enable_grad():
+            loss = self.objective.total(self.params, rows) / count
+            loss.backward()
+        return loss.detach()
 
     def pace(self, steps: int) -> tuple[float, float]:
         """Tokens a second since the run was started or taken up again, and the seconds that are left."""

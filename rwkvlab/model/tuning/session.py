@@ -8,6 +8,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rwkvlab.model.examples import Write, batches, parted
@@ -51,7 +52,8 @@ class Session:
         check_fits(start, model)
         self.again = recomputes(model, options.checkpointing)
         way = Way(backend=model._backend, recompute=True) if self.again else None
-        objective = Objective(model, self.teacher, float(options.teacher_weight), GraphedPass(model, way))
+        self.passes = GraphedPass(model, way)
+        objective = Objective(model, self.teacher, float(options.teacher_weight), self.passes)
         self.ranks = Ranks(model.device)
         self.memory = self._memory()
         self.run = Run(objective, start, options.shifts, options.lr, self.apart, self.size, self.ranks)
@@ -62,7 +64,7 @@ class Session:
     def go(self, on_step: Callable[[TuneStep], object] | None = None, cancel: threading.Event | None = None) -> State:
         """Train; returns the best state. What `tune` says of Ctrl-C, `cancel` and errors holds."""
         options, run = self.options, self.run
-        with held_interrupt() as interrupted:
+        with closing(self.passes), held_interrupt() as interrupted:
 
             def stop() -> bool:
                 return self.ranks.any(bool(stop_reason(cancel, interrupted)))

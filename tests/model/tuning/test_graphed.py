@@ -8,8 +8,8 @@ import torch
 import rwkvlab as lab
 from rwkvlab.bundled.shelf import bundled
 from rwkvlab.model.parts import Way
-from rwkvlab.model.tuning import graphed
-from rwkvlab.model.tuning.graphed import KEPT, GraphedPass, length
+from rwkvlab.model.tuning import graphed, many
+from rwkvlab.model.tuning.graphed import KEPT, GraphedPass, length, with_room
 from rwkvlab.tasks.styleworld import world_tasks
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -124,6 +124,53 @@ def test_what_cannot_be_recorded_is_read_without(eager, model, monkeypatch, erro
         assert eager._most == 0
     assert torch.allclose(found[1], read(model, model, 2, 40)[1], rtol=1e-4, atol=1e-5)
     read(eager, model, 2, 40)
+
+
+def test_recordings_make_room_for_what_does_not_fit_beside_them(eager, model):
+    for _ in range(2):
+        read(eager, model, 1, 20)
+    tries = []
+
+    def work(always=False):
+        tries.append(len(eager._known))
+        if always or eager._known:
+            raise torch.OutOfMemoryError("no room")
+        return "done"
+
+    assert with_room(eager, work) == "done" and tries == [1, 0]
+    for passes in (eager, None):
+        with pytest.raises(torch.OutOfMemoryError):
+            with_room(passes, lambda: work(always=True))
+    assert tries == [1, 0, 0, 0]
+    for _ in range(3):
+        read(eager, model, 1, 20)
+    assert Eager.made == 1  # no more are made
+
+
+@pytest.mark.parametrize("way", ["tune", "tune_many"])
+def test_a_step_is_begun_anew_where_memory_was_short_in_its_middle(model, monkeypatch, way):
+    examples = ["a" * 20, "b" * 9, "c" * 30]
+    settings = {"steps": 3, "batch": 3, "lr": 0.01}
+
+    def tuned():
+        if way == "tune":
+            return lab.tune(model, examples, **settings).wkv
+        return lab.tune_many(model, {"one": examples}, **settings)["one"].wkv
+
+    monkeypatch.setattr(many, "PIECE", 40)  # several pieces a step
+    want, head, calls, closed = tuned(), model.head, [], []
+
+    def short(x):
+        calls.append(len(x))
+        if len(calls) == 5:
+            raise torch.OutOfMemoryError("no room")
+        return head(x)
+
+    monkeypatch.setattr(model, "head", short)
+    monkeypatch.setattr(GraphedPass, "close", lambda passes: closed.append(passes) is None)
+    calls += [0] * (3 if way == "tune" else 0)  # so that the fifth is in the second step: of one piece, or of three
+    assert torch.equal(tuned(), want)
+    assert len(closed) == (2 if way == "tune" else 1)  # at the end of `tune`, too
 
 
 @gpu
