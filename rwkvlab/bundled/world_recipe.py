@@ -205,7 +205,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = states_folder(args.model, args.work, seed, recipe.seeds[0])
         some = {skill: state for (skill, its), state in states.items() if its == seed}
         files += write_states(some, folder, parameters(model), args.date)
-    write_card(args.model, model_card(model, args.model, recipe, sorted((args.model / "states").glob("*.safetensors"))))
+    card = model_card(model, args.model, recipe, sorted((args.model / "states").glob("*.safetensors")))
+    if args.skills:
+        del card["tuning"]  # which tells of the states of all skills
+    write_card(args.model, card)
     largest = max(path.stat().st_size for path in files)
     print(f"{len(files)} states, each of {largest:,} bytes at most, {time.perf_counter() - begin:.0f} s")
 

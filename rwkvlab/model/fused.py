@@ -118,7 +118,7 @@ def block(p: Fused, i: int, flow: Flow, x: Tensor, v_first: Tensor | None) -> tu
     flow.wkv[i], flow.att[i], flow.ffn[i] = (part[i].contiguous() for part in (flow.wkv, flow.att, flow.ffn))
     mixed, flow.att[i] = norm_mix(x, flow.att[i], *layer.ln1, layer.mix, eps=LN_EPS)
     v = _many(p, i, layer, x, mixed, None if v_first is None else v_first.reshape(-1, p.dims.C), flow)
-    return x, v.view(x.shape) if v_first is None else v_first
+    return x, v.clone().view(x.shape) if v_first is None else v_first  # less r and k, which v shares its memory with
 
 
 def _one(p: Fused, i: int, layer: FusedLayer, x: Tensor, mixed: Tensor, v_first: Tensor | None, flow: Flow) -> Tensor:

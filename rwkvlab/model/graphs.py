@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rwkvlab.model.capture import recorded
 from rwkvlab.model.parts import Flow
 from rwkvlab.shapes import Dims
 
@@ -113,8 +114,7 @@ class Slot:
             self._run(tokens, views)  # what is loaded and compiled at first use cannot be recorded
         here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # other threads may allocate meanwhile
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with recorded(graph, self._pool, tokens.device):
             x = self._run(tokens, views)
         self._pool = self._pool or graph.pool()
         return graph, x

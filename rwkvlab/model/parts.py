@@ -124,7 +124,7 @@ def last(z: Tensor) -> Tensor:
 
 def rows_at(x: Tensor, at: Tensor) -> Tensor:
     """Return [N,C], the N tokens of x [B,T,C] that a mask [B,T] names; with a mask on the CPU no GPU is waited for."""
-    return x.flatten(0, 1).index_select(0, at.flatten().nonzero()[:, 0].to(x.device))
+    return x.flatten(0, 1).index_select(0, at.flatten().nonzero()[:, 0].to(x.device, non_blocking=True))
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rwkvlab.model.capture import recorded
 from rwkvlab.model.parts import Flow, Way, rows_at
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class GraphedPass:
         self._known: dict[tuple[Any, ...], Recording] = {}
         self._pool: Any = None
         self.turn = 0  # replays so far
-        self._most = TOKENS if model.device.type == "cuda" and self._way.plain else 0
+        self._most = self._fits = TOKENS if model.device.type == "cuda" and self._way.plain else 0
 
     def hidden(self, tokens: Tensor, flow: Flow, at: Tensor) -> Tensor:
         """Read tokens [B,T] from `flow`; returns [N,C] for the N tokens of a mask [B,T], for `Model.head`.
@@ -57,7 +57,7 @@ class GraphedPass:
         given = [*flow.wkv, *flow.att, *flow.ffn]
         graph = torch.is_grad_enabled() and any(x.requires_grad for x in given)
         rows, many = tokens.shape[0], length(tokens.shape[1])
-        if not graph or rows * many > self._most:
+        if not graph or rows * many > self._most:  # else filled up, with a recording and without: to the same bits
             return self._model.hidden(tokens, flow, at, self._way)
         more = (0, many - tokens.shape[1])
         tokens, at = F.pad(tokens, more), F.pad(at, more)
@@ -69,7 +69,7 @@ class GraphedPass:
 
     def close(self) -> bool:
         """Give the memory of all recordings back and make no more; returns whether there were any."""
-        had, self._most = bool(self._known), 0
+        had, self._fits = bool(self._known), 0
         self._known, self._pool = {}, None
         return had
 
@@ -80,7 +80,7 @@ class GraphedPass:
         """
         key = (*tokens.shape, *(x.requires_grad for x in given))
         tokens_of_all = tokens.numel() + sum(rows * many for rows, many, *_ in self._known)
-        room = len(self._known) < KEPT and tokens_of_all <= 2 * TOKENS
+        room = len(self._known) < KEPT and tokens_of_all <= 2 * TOKENS and tokens.numel() <= self._fits
         if key in self._seen and key not in self._known and room:
             recording = self._record(tokens, given)
             if recording is not None:
@@ -97,13 +97,12 @@ class GraphedPass:
 
         others = [one for one in self._known.values() if one.begins_like(given)]
         try:
-            with torch.cuda.device(self._model.device):
-                found = Recording(read, tokens, given, self._pool, *others[:1])
+            found = Recording(read, tokens, given, self._pool, *others[:1])
         except torch.OutOfMemoryError:
-            self._most = tokens.numel() - 1
+            self._fits = tokens.numel() - 1
             return None
         except RuntimeError as error:
-            self._most = 0
+            self.close()
             reason = str(error).split("\n")[0]
             warnings.warn(f"tuning goes on without a CUDA graph, more slowly: {reason}", RuntimeWarning, stacklevel=6)
             return None
@@ -140,12 +139,11 @@ class Recording:
         else:
             self._given, self._gradients = other._given, other._gradients
         self._graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        record = partial(torch.cuda.graph, capture_error_mode="thread_local")  # other threads may allocate meanwhile
-        with torch.enable_grad(), record(self._graphs[0], pool=pool):
+        with torch.enable_grad(), recorded(self._graphs[0], pool, given[0].device):
             x = read(self._tokens, self._given)
         self.pool = pool or self._graphs[0].pool()
         self._slope = torch.zeros_like(x)
-        with record(self._graphs[1], pool=self.pool):
+        with recorded(self._graphs[1], self.pool, given[0].device):
             found = torch.autograd.grad(x, [x for x in self._given if x.requires_grad], self._slope)
             torch._foreach_copy_(self._gradients, list(found))
         self._x = x.detach()

@@ -43,7 +43,7 @@ class Objective:
         state = State(params[0], like=self.model, att_shift=params[1], ffn_shift=params[2])
         at = wanted[:, 1:]
         x = self._read(tokens, state, at)
-        answers = tokens[:, 1:][at].to(x.device)
+        answers = tokens[:, 1:][at].to(x.device, non_blocking=True)
         if self.teacher is None:
             return cross_entropy(self.model, x, answers)
         with torch.no_grad():

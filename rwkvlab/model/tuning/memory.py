@@ -11,6 +11,7 @@ from torch import Tensor
 from rwkvlab.errors import TuneError
 from rwkvlab.model.memory import HOPELESS, free_memory
 from rwkvlab.model.parts import Way
+from rwkvlab.model.tuning.graphed import TOKENS
 from rwkvlab.model.tuning.loss import PIECE
 from rwkvlab.shapes import check_range
 from rwkvlab.states.state import State
@@ -52,10 +53,11 @@ def tuning_memory(
     entering = 2 * dims.L * dims.C * size + LAYER_BACK * layer
     per_token = entering if again else SPARE.get(where, 1.1) * token + layer
     per_token += (layer if teacher else 0) + (2 * dims.C * size if where == "cuda" else 0)  # x and its gradient
+    graphed = token * min(most, TOKENS) if where == "cuda" and not again else 0  # what CUDA graphs keep for themselves
     state = 4 * (dims.L * dims.H * dims.V * dims.K + 2 * dims.L * dims.C)
     states = STATES + FLOWS.get(where, GRAPHED) * batch
     logits = min(counted, max(1, PIECE // dims.vocab)) * dims.vocab * 4 * (8 if teacher else 4)
-    return int(most * per_token + states * state + logits + 2 * counted * dims.C * size)
+    return int(most * per_token + graphed + states * state + logits + 2 * counted * dims.C * size)
 
 
 def recomputes(model: Model, checkpointing: bool | None) -> bool:

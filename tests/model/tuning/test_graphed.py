@@ -1,7 +1,5 @@
 """Passes in CUDA graphs: when a shape is recorded, and that a replay gives what the pass itself gives."""
 
-import warnings
-
 import pytest
 import torch
 
@@ -56,9 +54,8 @@ def eager(model, monkeypatch):
     """A GraphedPass that takes the CPU for a GPU."""
     monkeypatch.setattr(graphed, "Recording", Eager)
     monkeypatch.setattr(Eager, "made", 0)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: warnings.catch_warnings())
     passes = GraphedPass(model)
-    passes._most = graphed.TOKENS
+    passes._most = passes._fits = graphed.TOKENS
     return passes
 
 
@@ -117,11 +114,11 @@ def test_what_cannot_be_recorded_is_read_without(eager, model, monkeypatch, erro
     read(eager, model, 2, 40)
     if isinstance(error, torch.OutOfMemoryError):
         found = read(eager, model, 2, 40)
-        assert eager._most == 2 * 48 - 1
+        assert eager._fits == 2 * 48 - 1
     else:
         with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph, more slowly: operation not permitted$"):
             found = read(eager, model, 2, 40)
-        assert eager._most == 0
+        assert eager._fits == 0
     assert torch.allclose(found[1], read(model, model, 2, 40)[1], rtol=1e-4, atol=1e-5)
     read(eager, model, 2, 40)
 
@@ -180,15 +177,16 @@ def test_a_step_is_begun_anew_where_memory_was_short_in_its_middle(model, monkey
 def test_a_replay_gives_the_bits_of_the_pass(name, recompute):
     model, _ = bundled(name)
     passes = GraphedPass(model, Way(recompute=recompute))
-    shapes = [(4, 96), (2, 60), (16, 112)] * 3
+    shapes = [(4, 96), (2, 60), (16, 112), (4, 64)] * 3
     found = [read(passes, model, *shape, seed) for seed, shape in enumerate(shapes)]
-    assert len(passes._known) == 3
-    passes._most = 0
+    assert len(passes._known) == 4
+    passes._known.clear()
+    passes._fits = 0
     for seed, (rows, tokens) in enumerate(shapes):
         for x, y in zip(found[seed], read(passes, model, rows, length(tokens), seed), strict=True):
             if tokens == length(tokens):
                 assert torch.equal(x, y)
-    x, gradient = found[7]
+    x, gradient = found[9]
     assert x.isfinite().all() and gradient.isfinite().all() and gradient.abs().max() > 0
 
 
@@ -211,14 +209,20 @@ def test_the_gradients_of_a_pass_that_another_came_after_are_refused(eager, mode
 @gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["rwkv7", "rwkv6"])
-def test_tuning_goes_the_same_way_with_graphs_and_without(name, monkeypatch):
+@pytest.mark.parametrize("settings", [{}, {"shifts": True}, {"teacher": "emoji:"}, {"checkpointing": False}])
+def test_tuning_goes_the_same_way_with_graphs_and_without(name, settings, monkeypatch):
     model, _ = bundled(name)
     (task,) = world_tasks(64, held_out=False, styles=("emoji",))
+    pairs = list(task.examples())
+    examples = [("".join(map("".join, pairs[: i % 4])) + pairs[i][0], pairs[i][1]) for i in range(64)]  # of all lengths
+    made, init = [], graphed.Recording.__init__
+    monkeypatch.setattr(graphed.Recording, "__init__", lambda one, *given: made.append(len(given)) or init(one, *given))
 
     def tuned():
-        return lab.tune(model, task.examples(), steps=24, batch=8, lr=0.02).wkv
+        state = lab.tune(model, examples, steps=40, batch=2, lr=0.02, **settings)
+        return torch.cat([state.wkv.flatten(), state.att_shift.flatten(), state.ffn_shift.flatten()])
 
     found = tuned()
-    monkeypatch.setattr(graphed, "Recording", None)  # a recording would be a TypeError
+    assert made[0] == 4 and set(made[1:]) == {5}  # all but the first share buffers
     monkeypatch.setattr(GraphedPass, "_recorded", lambda *_: None)
     assert torch.equal(found, tuned())
