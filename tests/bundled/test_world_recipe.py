@@ -177,6 +177,24 @@ def test_the_command_writes_states_and_a_card_that_keeps_the_evidence(folder, da
     assert card["training tokens, with padding"] == 5
     assert card["held-out losses (nats a token that can be known)"] == {"text": 2}
     assert card["fingerprint"] == open_world(folder, "cpu").card.fingerprint
+    assert len(card["states"]) == 2 and "tuning" not in card
+    again = [
+        "--model",
+        folder,
+        "--seeds",
+        "3",
+        "--steps",
+        "1",
+        "--examples",
+        "2",
+        "--skills",
+        "copy",
+        "--device",
+        "cpu",
+    ]
+    world_recipe.main(list(map(str, again)))  # of one more
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert sorted(card["states"].values()) == ["copy_function", "swap_function", "tang_poems"]
     assert "nothing else" in card["limits"][0] and "MIT" in card["data"]["austen"]
     with pytest.raises(ArgError, match="--work"):
         world_recipe.main(["--model", str(folder), "--seeds", "0", "1"])

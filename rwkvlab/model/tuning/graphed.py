@@ -104,7 +104,7 @@ class GraphedPass:
         except RuntimeError as error:
             self.close()
             reason = str(error).split("\n")[0]
-            warnings.warn(f"tuning goes on without a CUDA graph, more slowly: {reason}", RuntimeWarning, stacklevel=6)
+            warnings.warn(f"tuning goes on without a CUDA graph, more slowly: {reason}", RuntimeWarning, stacklevel=1)
             return None
         self._pool = self._pool or found.pool
         return found
