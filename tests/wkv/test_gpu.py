@@ -38,7 +38,7 @@ def cases():
 
 @both_operators
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x)[6:])
-@pytest.mark.parametrize(("B", "T", "H", "K", "V"), cases())
+@pytest.mark.parametrize(("B", "T", "H", "K", "V"), [*cases()])
 @pytest.mark.usefixtures("poison")
 def test_outputs_and_gradients_agree_with_the_truth(name, dtype, B, T, H, K, V):
     inputs = draw(name, B, T, H, K, V, dtype=dtype)
