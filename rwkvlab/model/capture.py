@@ -24,7 +24,9 @@ def recorded(graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> It
         torch.cuda.device(device),
         torch.cuda.stream(torch.cuda.current_stream(device)),  # back to it after an error, too
         # PyTorch's own stream for this would be on whichever device came first
-        torch.cuda.graph(graph, pool, _stream(torch.cuda.current_device()), "thread_local"),
+        torch.cuda.graph(
+            graph, pool=pool, stream=_stream(torch.cuda.current_device()), capture_error_mode="thread_local"
+        ),
     ):
         yield
 
