@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 
 import rwkvlab as lab
-from rwkvlab.model import rwkv7
+from rwkvlab.model import fused, rwkv7
 from rwkvlab.model.engine import Model
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.tuning.graphed import GraphedPass
@@ -102,7 +102,11 @@ def main():
             operator = rwkv7.wkv7 if setting is None else fla_operator(setting)
             for graphs in (True, False):
                 recorded = GraphedPass._recorded if graphs else lambda *_: None
-                with patch.object(rwkv7, "wkv7", operator), patch.object(GraphedPass, "_recorded", recorded):
+                with (
+                    patch.object(rwkv7, "wkv7", operator),
+                    patch.object(fused, "wkv7", operator),  # the first of the two passes of a layer
+                    patch.object(GraphedPass, "_recorded", recorded),
+                ):
                     pace, peak, reserved, loss = measured(model, examples, options.steps, options.batch)
                 print(
                     f"  {name:<18} {'graphs' if graphs else 'launched':<8} {pace:>9,.0f} tokens/s   {peak:.2f} GB "
