@@ -1,6 +1,7 @@
 """Shared fixtures; the first lines choose Triton's interpreter, before any kernel module is imported."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ if not torch.cuda.is_available():
 # the workers of `make test` share the cores: one thread each, since two threads on a busy core wait for one another
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+# a shell starts what is to run in the background with Ctrl-C ignored, and every process below it too
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from rwkvlab.model.engine import load_model
 from rwkvlab.model.random_weights import random_weights
