@@ -11,6 +11,7 @@ from torch import Tensor
 from wkv.layer import fits, gemv
 
 from rwkvlab.model import fused
+from rwkvlab.model.fused_back import block_back
 from rwkvlab.model.graphs import Graphs
 from rwkvlab.model.parts import Flow, Weights
 from rwkvlab.shapes import Dims
@@ -25,7 +26,10 @@ def prepared(version: Any, weights: dict[str, Tensor], dims: Dims) -> tuple[Engi
         return None, version.prepare(weights, dims)
     engine = Engine(version, weights, dims)
     ready = version.prepare(weights, dims)
-    return engine, ready if engine._fused is None else ready._replace(quick=partial(fused.block, engine._fused))
+    if engine._fused is None:
+        return engine, ready
+    quick, back = (partial(one, engine._fused) for one in (fused.block, block_back))
+    return engine, ready._replace(quick=quick, back=back)
 
 
 class Engine:

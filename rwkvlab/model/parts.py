@@ -26,7 +26,8 @@ NormWeights = tuple[Tensor, Tensor]
 class Weights(NamedTuple):
     """All weights of a model, ready for use; layers holds the `Layer` tuples of its version.
 
-    quick(i, flow, x, …): layer i without a gradient, in fewer kernels, where there are such.
+    quick(i, flow, x, …): layer i without a gradient, in fewer kernels, where there are such, and back: the way back
+    through it, as in `layerwise`.
     """
 
     dims: Dims
@@ -36,6 +37,7 @@ class Weights(NamedTuple):
     ln_out: NormWeights
     head: Tensor
     quick: Callable[..., tuple[Any, ...]] | None = None
+    back: Callable[..., tuple[Tensor | None, ...]] | None = None
 
 
 @dataclass

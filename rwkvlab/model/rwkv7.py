@@ -112,9 +112,9 @@ def run(p: Weights, tokens: Tensor, flow: Flow, way: Way = Way()) -> Tensor:  # 
     """
     x = norm(F.embedding(tokens, p.emb), p.ln0)
     v_first: Tensor | None = None
+    quick, back = (p.quick, p.back) if way.plain else (None, None)
     for i, layer in enumerate(p.layers):
-        quick = p.quick if way.plain else None
-        x, v_first = layerwise(_block, i, flow, way, p.dims, layer, x, v_first, quick=quick)
+        x, v_first = layerwise(_block, i, flow, way, p.dims, layer, x, v_first, quick=quick, back=back)
     return norm(x, p.ln_out)
 
 

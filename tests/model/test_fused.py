@@ -1,9 +1,12 @@
 """The pass with fused kernels is the ordinary pass: the same numbers and states, over the same memory."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from rwkvlab.model import fused, rwkv7
+from rwkvlab.model.fused_back import block_back
 from rwkvlab.model.parts import Flow, Way
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.recipe import digest_weights
@@ -116,3 +119,48 @@ def test_fused_layers_take_the_first_of_two_passes(weights, rows, tokens):
         found.append([x, *grads, *moved.wkv, *moved.att, *moved.ffn])
     assert calls == list(range(dims.L))
     assert all(error(x.detach(), y.detach()) <= 1e-5 for x, y in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 70), (2, 9)])
+@pytest.mark.parametrize("trained", ["wkv", "all"])
+def test_fused_layers_take_the_way_back(weights, rows, tokens, trained):
+    """The gradients of the initial state, token shifts among them, are those of autograd through the ordinary pass."""
+    dims, table = weights
+    packed = fused.lay_out(table, dims)
+    ordinary = rwkv7.prepare(table, dims)
+    ids = torch.randint(0, dims.vocab, (rows, tokens), generator=torch.Generator().manual_seed(1))
+    calls = []
+
+    def back(i, *given):
+        calls.append(i)
+        return block_back(packed, i, *given)
+
+    slope = torch.randn(rows, tokens, dims.C, generator=torch.Generator().manual_seed(2))
+    for ends in (False, True):
+        found = []
+        for p in (ordinary, ordinary._replace(quick=partial(fused.block, packed), back=back)):
+            start = flow(dims, rows)
+            parts = [start.wkv, start.att, start.ffn][: 1 if trained == "wkv" else 3]
+            leaves = [x.requires_grad_() for part in parts for x in part]
+            moved = Flow(list(start.wkv), list(start.att), list(start.ffn))
+            with torch.enable_grad():
+                total = (rwkv7.run(p, ids, moved, Way(recompute=True)) * slope).sum()
+                if ends:
+                    total = total + sum(x.square().sum() for x in (*moved.wkv, *moved.att, *moved.ffn))
+                found.append(torch.autograd.grad(total, leaves))
+        assert all(error(x, y) <= 1e-5 for x, y in zip(*found, strict=True))
+    assert calls == 2 * [*reversed(range(dims.L))]
+
+
+def test_the_states_alone_have_gradients_too(weights):
+    """Where nothing that is read counts: the slope of x is none then."""
+    dims, table = weights
+    packed = fused.lay_out(table, dims)
+    ordinary, found = rwkv7.prepare(table, dims), []
+    for p in (ordinary, ordinary._replace(back=partial(block_back, packed))):
+        start = flow(dims, 2)
+        moved = Flow([x.requires_grad_() for x in start.wkv], list(start.att), list(start.ffn))
+        with torch.enable_grad():
+            rwkv7.run(p, torch.zeros(2, 5, dtype=torch.int64), moved, Way(recompute=True))
+            found.append(torch.autograd.grad(moved.wkv[-1].square().sum(), start.wkv))
+    assert all(error(x, y) <= 1e-5 for x, y in zip(*found, strict=True))

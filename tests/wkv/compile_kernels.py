@@ -17,8 +17,10 @@ from triton.backends.nvidia.compiler import CUDABackend
 from triton.runtime.jit import JITFunction
 from wkv.layer.triton_decode import decode_one_triton, decode_triton, read_out_triton
 from wkv.layer.triton_gates import gates_triton
-from wkv.layer.triton_matrix import gemv_triton, lora_down_triton
+from wkv.layer.triton_gates_back import gates_back_triton, read_out_back_triton
+from wkv.layer.triton_matrix import gemv_triton, lora_back_triton, lora_down_triton
 from wkv.layer.triton_mix import norm_mix_triton, squared_relu_triton
+from wkv.layer.triton_mix_back import norm_mix_back_triton, squared_relu_back_triton
 from wkv.wkv6.triton_op import wkv6_triton
 from wkv.wkv6.triton_serial import wkv6_serial
 from wkv.wkv6.triton_step import wkv6_step_triton
@@ -88,6 +90,13 @@ def layer(dtype, N):
     decode_one_triton(torch.zeros(1, 3 * C + sum(ranks), dtype=dtype), x, up, s, vectors, ranks, 1e-5)
     gemv_triton(x, torch.zeros(C, C, dtype=dtype), ranks=None, square=False, onto=None, dtype=None)
     squared_relu_triton(x)
+    for n in (1, 6):
+        norm_mix_back_triton(x[None], weight, up[:n], torch.zeros(n, 1, 1, C, dtype=dtype), x, x[None], 1e-5)
+    for first in (None, x):
+        gates_back_triton(x, x, first, act, up, vectors, ranks, N, w, w, x, x, x, x, (x, x), up[:4].view(4, 1, C))
+    lora_back_triton(up[:4].view(4, 1, C), act, up, ranks)
+    read_out_back_triton(x, x, x, x, x, vectors, N, x, 1e-5, x)
+    squared_relu_back_triton(x, x)
 
 
 def main():

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 # KiB a program
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 CASES = {"bf16 K=V=64", "fp32 K=V=64", "bf16 K=V=128"}
-KERNELS = {"scan", "gradients", "_forward", "_step", "_mix", "_gates", "_decode_one"}
+KERNELS = {"scan", "gradients", "_forward", "_step", "_mix", "_gates", "_decode_one", "_mix_back", "_gates_back"}
 
 
 @pytest.mark.long

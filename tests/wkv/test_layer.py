@@ -5,20 +5,12 @@ import torch
 
 pytest.importorskip("triton")
 
-from wkv.layer import api, naive, pack_ranks
+from layer_cases import DEVICE, GN, LN, RANKS, agree, drawer, dtypes, exact, gate_inputs
+from wkv.layer import api, naive
 from wkv.layer.triton_decode import decode_one_triton, decode_triton, read_out_triton
 from wkv.layer.triton_gates import gates_triton
 from wkv.layer.triton_matrix import gemv_triton, lora_down_triton
 from wkv.layer.triton_mix import norm_mix_triton, squared_relu_triton
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# relative RMS against float64 on the same rounded inputs; the interpreter truncates where a GPU rounds: twice the error
-ERROR = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-DTYPES = list(ERROR)
-RANKS = pack_ranks((5, 9, 7, 100))
-LN, GN = 1e-5, 64e-5
-
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 
 
 @pytest.fixture(autouse=True)
@@ -39,18 +31,7 @@ def poison(monkeypatch):
 
 @pytest.fixture
 def draw():
-    """draw(*shape, dtype) -> normal numbers, other ones at every call."""
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape, dtype=torch.float32: torch.randn(*shape, generator=generator).to(dtype).to(DEVICE)
-
-
-def exact(*inputs):
-    return [x.double() if isinstance(x, torch.Tensor) else x for x in inputs]
-
-
-def agree(got, want, dtype):
-    assert got.shape == want.shape
-    assert float((got.double() - want).norm() / want.norm()) <= ERROR[dtype]
+    return drawer()
 
 
 @dtypes
@@ -74,12 +55,6 @@ def test_low_rank_maps_downwards(draw, dtype, M):
     C = 80
     mixed, down = draw(6, M, C, dtype=dtype), draw(sum(RANKS), C, dtype=dtype) / 8
     agree(lora_down_triton(mixed, down, RANKS), naive.lora_down_naive(*exact(mixed, down), RANKS), dtype)
-
-
-def gate_inputs(draw, dtype, M, H, K):
-    C = H * K
-    k, v, first, act = (draw(M, n, dtype=dtype) for n in (C, C, C, sum(RANKS)))
-    return k, v, first, act, draw(sum(RANKS), C, dtype=dtype) / 8, draw(8, C, dtype=dtype)
 
 
 @dtypes

@@ -31,15 +31,22 @@ def gates_naive(
     k: Tensor, v: Tensor, v_first: Tensor | None, act: Tensor, up: Tensor, vectors: Tensor, ranks: Sequence[int], K: int
 ) -> tuple[Tensor, ...]:
     """Shapes and formulas are those of `wkv.layer.gates`."""
-    w0, a0, v0, k_k, k_a = vectors[:5]
     pairs = zip(act.split(list(ranks), dim=-1), up.split(list(ranks)), strict=True)
     to_v, to_w, to_a, g = (low @ part for low, part in pairs)  # [M,C]
+    return *gated_naive(k, v, v_first, to_v, to_w, to_a, vectors, K), g
+
+
+def gated_naive(
+    k: Tensor, v: Tensor, v_first: Tensor | None, to_v: Tensor, to_w: Tensor, to_a: Tensor, vectors: Tensor, K: int
+) -> tuple[Tensor, ...]:
+    """`wkv.layer.gates` behind the maps upwards, all [M,C]: (w, k, v, a, b)."""
+    w0, a0, v0, k_k, k_a = vectors[:5]
     w = FLOOR * torch.sigmoid((to_w + w0).float())
     a = torch.sigmoid(to_a + a0)
     kk = F.normalize((k * k_k).float().unflatten(-1, (-1, K)), dim=-1).flatten(-2).to(k.dtype)
     if v_first is not None:
         v = torch.lerp(v, v_first, torch.sigmoid(to_v + v0))
-    return w, k * torch.addcmul(1 - k_a, a, k_a), v, -kk, kk * a, g
+    return w, k * torch.addcmul(1 - k_a, a, k_a), v, -kk, kk * a
 
 
 def read_out_naive(

@@ -24,7 +24,7 @@ def at_unit_length(x, axis: tl.constexpr):
 
 
 @triton.jit
-def _up(
+def raised(
     act_ptr,
     up_ptr,
     rows,
@@ -49,7 +49,8 @@ def _up(
 
 
 @triton.jit
-def _vector(vectors_ptr, which: tl.constexpr, cs, on, C: tl.constexpr):
+def vector(vectors_ptr, which: tl.constexpr, cs, on, C: tl.constexpr):
+    """One of `vectors` at the columns of a head, [1,BK] in fp32."""
     return tl.load(vectors_ptr + which * C + cs, mask=on, other=0.0).to(tl.float32)[None, :]
 
 
@@ -66,14 +67,14 @@ def _gates(
     rows = (tl.program_id(0) // heads).to(tl.int64) * BM + tl.arange(0, BM)
     ks = tl.arange(0, BK)
     on, on_rows, cs = ks < K, rows < M, head * K + ks
-    w0, a0 = _vector(vectors_ptr, 0, cs, on, C), _vector(vectors_ptr, 1, cs, on, C)
-    k_k, k_a = _vector(vectors_ptr, 3, cs, on, C), _vector(vectors_ptr, 4, cs, on, C)
+    w0, a0 = vector(vectors_ptr, 0, cs, on, C), vector(vectors_ptr, 1, cs, on, C)
+    k_k, k_a = vector(vectors_ptr, 3, cs, on, C), vector(vectors_ptr, 4, cs, on, C)
     wait_for_inputs(OVERLAP)
     at, there = rows[:, None] * C + cs[None, :], on_rows[:, None] & on[None, :]
 
-    decay = _up(act_ptr + RV, up_ptr + RV * C, rows, on_rows, cs, on, R, C, RW, DOT, STEP)
+    decay = raised(act_ptr + RV, up_ptr + RV * C, rows, on_rows, cs, on, R, C, RW, DOT, STEP)
     tl.store(w_out + at, log_decay(decay + w0), mask=there)
-    rate = _up(act_ptr + RV + RW, up_ptr + (RV + RW) * C, rows, on_rows, cs, on, R, C, RA, DOT, STEP)
+    rate = raised(act_ptr + RV + RW, up_ptr + (RV + RW) * C, rows, on_rows, cs, on, R, C, RA, DOT, STEP)
     rate = tl.sigmoid(rate + a0)
     k = tl.load(k_ptr + at, mask=there, other=0.0).to(tl.float32)
     kk = at_unit_length(k * k_k, 1)
@@ -82,8 +83,8 @@ def _gates(
     tl.store(b_out + at, (kk * rate).to(dtype), mask=there)
     tl.store(k_out + at, (k * (1.0 - k_a + rate * k_a)).to(dtype), mask=there)
     if first_ptr is not None:
-        share = _up(act_ptr, up_ptr, rows, on_rows, cs, on, R, C, RV, DOT, STEP)
-        share = tl.sigmoid(share + _vector(vectors_ptr, 2, cs, on, C))
+        share = raised(act_ptr, up_ptr, rows, on_rows, cs, on, R, C, RV, DOT, STEP)
+        share = tl.sigmoid(share + vector(vectors_ptr, 2, cs, on, C))
         v = tl.load(v_ptr + at, mask=there, other=0.0).to(tl.float32)
         first = tl.load(first_ptr + at, mask=there, other=0.0).to(tl.float32)
         tl.store(v_out + at, (v + (first - v) * share).to(dtype), mask=there)

@@ -21,6 +21,16 @@ def _activated(y, group):
     return y
 
 
+@triton.jit
+def _sloped(dy, y, group):
+    """The gradient before what gave y, from that behind it."""
+    if group == 4:
+        dy *= 1.0 - y * y
+    if group == 6:
+        dy *= y * (1.0 - y)
+    return dy
+
+
 @triton.jit(do_not_specialize=["N"])
 def _gemv(
     x_ptr, weight_ptr, y_ptr, N, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
@@ -86,16 +96,17 @@ def gemv_triton(
 
 @triton.jit(do_not_specialize=["M"])
 def _down(
-    x_ptr, weight_ptr, y_ptr, M, C: tl.constexpr, R: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BC: tl.constexpr, RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, DOT: tl.constexpr, OVERLAP: tl.constexpr,
+    x_ptr, weight_ptr, y_ptr, act_ptr, M, C: tl.constexpr, R: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BC: tl.constexpr, RV: tl.constexpr, RW: tl.constexpr, RA: tl.constexpr, FIRST: tl.constexpr, DOT: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program (BM tokens, BN of the ranks), which all belong to one map."""
+    """One program (BM tokens, BN of the ranks), which all belong to one map; the first of them reads x[FIRST]."""
     tiles: tl.constexpr = R // BN
     first = (tl.program_id(0) % tiles) * BN
     rows = (tl.program_id(0) // tiles).to(tl.int64) * BM + tl.arange(0, BM)
     ns, cs = first + tl.arange(0, BN), tl.arange(0, BC)
     group = (first >= RV).to(tl.int32) + (first >= RV + RW).to(tl.int32) + (first >= RV + RW + RA).to(tl.int32)
-    x_ptr += (2 + group).to(tl.int64) * M * C
+    x_ptr += (FIRST + group).to(tl.int64) * M * C
     wait_for_inputs(OVERLAP)
     total = tl.zeros([BM, BN], tl.float32)
     for begin in range(0, C, BC):
@@ -103,23 +114,40 @@ def _down(
         x = tl.load(x_ptr + rows[:, None] * C + begin + cs[None, :], mask=(rows < M)[:, None] & on[None, :], other=0.0)
         weight = tl.load(weight_ptr + ns[None, :] * C + begin + cs[:, None], mask=on[:, None], other=0.0)
         total += tl.dot(x.to(DOT), weight.to(DOT), input_precision="tf32x3")
-    y = _activated(total, group + 3)
-    tl.store(y_ptr + rows[:, None] * R + ns[None, :], y.to(y_ptr.dtype.element_ty), mask=(rows < M)[:, None])
+    at, on_rows = rows[:, None] * R + ns[None, :], (rows < M)[:, None]
+    if act_ptr is None:
+        y = _activated(total, group + 3)
+    else:
+        y = _sloped(total, tl.load(act_ptr + at, mask=on_rows, other=0.0).to(tl.float32), group + 3)
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=on_rows)
 
 
 def lora_down_triton(mixed: Tensor, down: Tensor, ranks: Sequence[int]) -> Tensor:
     """`wkv.layer.lora_down` of contiguous tensors."""
-    _, M, C = mixed.shape
-    R = len(down)
-    y = torch.empty((M, R), dtype=mixed.dtype, device=mixed.device)
-    narrow = M <= 1024 or mixed.dtype is torch.float32
+    return _narrow(mixed, down, None, ranks, 2)
+
+
+def lora_back_triton(dlow: Tensor, act: Tensor, up: Tensor, ranks: Sequence[int]) -> Tensor:
+    """`wkv.layer.back.lora_back` of contiguous tensors."""
+    return _narrow(dlow, up, act, ranks, 0)
+
+
+def _narrow(x: Tensor, weight: Tensor, act: Tensor | None, ranks: Sequence[int], first: int) -> Tensor:
+    """x[first:] times the weights [R,C] of the four maps, each its own: [M,R], and through what they do to their rank.
+
+    With act [M,R] it is what they did: then a gradient goes back through it.
+    """
+    _, M, C = x.shape
+    R = len(weight)
+    y = torch.empty((M, R), dtype=x.dtype, device=x.device)
+    narrow = M <= 1024 or x.dtype is torch.float32
     BM, BN = (16, 32) if M <= 64 else (64, 32) if narrow else (128, 64)
     RV, RW, RA = ranks[:3]
-    stages = 4 if mixed.element_size() == 2 else 2  # at most 99 KiB of shared memory
-    with torch.cuda.device_of(mixed):
+    stages = 4 if x.element_size() == 2 else 2  # at most 99 KiB of shared memory
+    with torch.cuda.device_of(x):
         launch(
             _down, triton.cdiv(M, BM) * (R // BN),
-            mixed, down, y, M, C=C, R=R, BM=BM, BN=BN, BC=64, RV=RV, RW=RW, RA=RA, DOT=dot_type(mixed),
-            num_warps=4, num_stages=stages, **overlapped(mixed),
+            x, weight, y, act, M, C=C, R=R, BM=BM, BN=BN, BC=64, RV=RV, RW=RW, RA=RA, FIRST=first, DOT=dot_type(x),
+            num_warps=4, num_stages=stages, **overlapped(x),
         )  # fmt: skip
     return y
