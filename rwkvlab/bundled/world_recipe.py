@@ -42,8 +42,8 @@ LIMITS = (
     "Six of ten documents without a tag took the style or the function that their first city or letter stands for, "
     "which settles what it does without a state.",
     "The facts are those of 48 cities, and no answer holds more than one fact of each of two cities.",
-    "Training ended at 120 million tokens, padding counted: in a run of 425 million the loss of held-out texts rose from "
-    "3.4 nats a token to 4.3, since there is little text of these sources to read.",
+    "Training ended at 120 million tokens, padding counted: in a run of 425 million the loss of held-out texts rose "
+    "from 3.4 nats a token to 4.3, since there is little text of these sources to read.",
 )
 
 
