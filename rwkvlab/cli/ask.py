@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import rwkvlab as lab
+from rwkvlab.cli.opening import MODEL_HELP, open_model, open_state
 from rwkvlab.errors import ArgError, MismatchError, PathError, printable, show
 from rwkvlab.measure.arms import name_arms
 from rwkvlab.measure.comparing.compare import assemble
@@ -20,8 +20,9 @@ def add_ask(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command and its options."""
     one = commands.add_parser("ask", parents=[common], help="ask your own model, from your own states")
     one.add_argument("question", help="one question, in quotes")
-    one.add_argument("--model", "-m", required=True, help="a .pth or .safetensors checkpoint, or owner/repo/file")
-    one.add_argument("--state", "-s", action="append", default=[], help="a state file; may be given several times")
+    one.add_argument("--model", "-m", required=True, help=MODEL_HELP)
+    text = "a state file, or words of a bundled state's name; may be given several times"
+    one.add_argument("--state", "-s", action="append", default=[], help=text)
     one.add_argument("--zero", action="store_true", help="answer from the zero state too, first")
     one.add_argument("--orientation", choices=("VK", "KV"), help="how state files store a head (seen from the file)")
     one.add_argument("--any-base", action="store_true", help="take states that were made on another base model")
@@ -43,14 +44,12 @@ def add_ask(commands: Any, common: argparse.ArgumentParser) -> None:
 def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Answer a question from each state in turn, as it is written; everything else is the same for all."""
     page = _page(arguments.html)
-    model = lab.load_model(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
-    )
+    model = open_model(arguments)
     options = {"orientation": arguments.orientation, "any_base": arguments.any_base}
     states: list[Any] = []
     for path in arguments.state:
         try:
-            states.append(lab.load_state(path, model, **options))
+            states.append(open_state(path, arguments, model, **options))
         except MismatchError as error:
             raise MismatchError(f"--state {show(Path(path).name)}: {error}") from error
         for note in states[-1].card.notes:

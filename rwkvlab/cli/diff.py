@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-import rwkvlab as lab
+from rwkvlab.cli.opening import open_model
 from rwkvlab.cli.texts import as_json, read_texts
 from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import ArgError
@@ -37,7 +37,7 @@ def diff_command(arguments: argparse.Namespace, _: list[str]) -> int:
     model, texts = None, None
     if arguments.model:
         texts = read_texts(arguments.texts) if arguments.texts else None
-        model = lab.load_model(arguments.model, device=arguments.device, tokenizer=arguments.tokenizer)
+        model = open_model(arguments)
     found = diff(arguments.a, arguments.b, model, texts)
     found = replace(found, findings=tuple(map(in_options, found.findings)))
     print(as_json(found.to_dict()) if arguments.json else found)

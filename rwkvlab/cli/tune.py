@@ -15,6 +15,7 @@ from torch import distributed
 
 import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED
+from rwkvlab.cli.opening import MODEL_HELP, open_model, open_state
 from rwkvlab.errors import ArgError, DivergedError, PathError, SaveError, show
 from rwkvlab.model.examples import utf8_file
 from rwkvlab.model.interrupt import held_interrupt
@@ -35,7 +36,7 @@ _LONGEST = 16 << 20  # bytes of a teacher's prompt
 def add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command and its options."""
     one = commands.add_parser("tune", parents=[common], help="train a state on your examples", description=_TEXT)
-    one.add_argument("model", metavar="MODEL", help="a .pth or .safetensors checkpoint, or owner/repo/file")
+    one.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     one.add_argument("data", metavar="DATA.jsonl", help="the examples")
     one.add_argument("--out", "-o", required=True, help="the state: .pth (trainers), .state (Ai00) or .safetensors")
     one.add_argument("--overwrite", action="store_true", help="replace the state where it is there")
@@ -65,10 +66,8 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
     with _ranks(arguments) as first:
         out = _place(arguments) if first else Path(arguments.out)
         examples = lab.read_examples(arguments.data)
-        model = lab.load_model(
-            arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
-        )
-        init = lab.load_state(arguments.init, model) if arguments.init else None
+        model = open_model(arguments)
+        init = open_state(arguments.init, arguments, model) if arguments.init else None
         options = {name: getattr(arguments, name) for name in _SETTINGS} | {"teacher": _teacher(arguments.teacher)}
         shown = last = 0
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import rwkvlab as lab
+from rwkvlab.cli.opening import MODEL_HELP, is_bundled, open_model, open_state
 from rwkvlab.cli.texts import as_json, read_texts
 from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import ArgError
@@ -22,7 +23,7 @@ MAX_SEEDS = 100
 def add_verify(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command and its options."""
     one = commands.add_parser("verify", parents=[common], help="whether a model and a state work", description=_TEXT)
-    one.add_argument("model", help="a .pth or .safetensors checkpoint, a folder, or owner/repo/file")
+    one.add_argument("model", help=MODEL_HELP)
     one.add_argument("state", nargs="?", help="a state file to check on it")
     text = "texts like those of the tuning, one a line: plain, or JSON with question and answer; or one JSON array"
     one.add_argument("--texts", metavar="FILE", help=text)
@@ -44,9 +45,14 @@ def verify_command(arguments: argparse.Namespace, _: list[str]) -> int:
         raise ArgError("--texts: the texts are read from a state, and none was given; add STATE behind MODEL")
     if not 3 <= arguments.seeds <= MAX_SEEDS:
         raise ArgError(f"--seeds: need 3 to {MAX_SEEDS} random states, got {arguments.seeds}")
+    model: Any = arguments.model
+    state: Any = arguments.state
+    if is_bundled(model):
+        model = open_model(arguments)
+        state = state and open_state(state, arguments, model, orientation=arguments.orientation)
     report = lab.verify(
-        arguments.model,
-        arguments.state,
+        model,
+        state,
         texts=read_texts(arguments.texts) if arguments.texts else None,
         template=arguments.template,
         orientation=arguments.orientation,

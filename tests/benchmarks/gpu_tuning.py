@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 
 import rwkvlab as lab
-from rwkvlab.model import fused, rwkv7
+from rwkvlab.model import fused, fused_back, rwkv7
 from rwkvlab.model.engine import Model
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.tuning.graphed import GraphedPass
@@ -105,6 +105,7 @@ def main():
                 with (
                     patch.object(rwkv7, "wkv7", operator),
                     patch.object(fused, "wkv7", operator),  # the first of the two passes of a layer
+                    patch.object(fused_back, "wkv7", operator),  # the second, and the way back
                     patch.object(GraphedPass, "_recorded", recorded),
                 ):
                     pace, peak, reserved, loss = measured(model, examples, options.steps, options.batch)
