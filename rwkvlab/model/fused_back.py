@@ -37,7 +37,7 @@ def block_back(
     layer, K = p.layers[i], p.dims.K
     wkv, att, ffn, x = (one.contiguous() for one in given[:4] if one is not None)
     (B, T, C), M = x.shape, x.shape[0] * x.shape[1]
-    v_first = None if given[4] is None else given[4].reshape(M, C)
+    v_first = None if given[4] is None else given[4].contiguous().view(M, C)
     dx, dv_first, ds, datt, dffn = (None if one is None else one.contiguous() for one in slopes)
     dv_first = None if dv_first is None else dv_first.view(M, C)
 

@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from wkv.layer import api
+from wkv.layer import back as layer_back
 
 from rwkvlab.model import fused, rwkv7
 from rwkvlab.model.fused_back import block_back
@@ -163,4 +165,24 @@ def test_the_states_alone_have_gradients_too(weights):
         with torch.enable_grad():
             rwkv7.run(p, torch.zeros(2, 5, dtype=torch.int64), moved, Way(recompute=True))
             found.append(torch.autograd.grad(moved.wkv[-1].square().sum(), start.wkv))
+    assert all(error(x, y) <= 1e-5 for x, y in zip(*found, strict=True))
+
+
+def test_the_kernels_take_the_way_back_in_the_interpreter(weights, monkeypatch):
+    """A whole layer after the other through the Triton kernels; on a GPU they do without being asked."""
+    pytest.importorskip("triton")
+    for module in (api, layer_back):
+        monkeypatch.setattr(module, "_on_gpu", lambda x: True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dims, table = weights
+    table = {key: x.to(device) for key, x in table.items()}
+    packed = fused.lay_out(table, dims)
+    ordinary, found = rwkv7.prepare(table, dims), []
+    ids = torch.randint(0, dims.vocab, (2, 5), generator=torch.Generator().manual_seed(1)).to(device)
+    for p in (ordinary, ordinary._replace(quick=partial(fused.block, packed), back=partial(block_back, packed))):
+        start = flow(dims, 2)
+        leaves = [[x.to(device).requires_grad_() for x in part] for part in (start.wkv, start.att, start.ffn)]
+        with torch.enable_grad():
+            x = rwkv7.run(p, ids, Flow(*(list(part) for part in leaves)), Way(recompute=True))
+            found.append(torch.autograd.grad(x.sin().sum(), [y for part in leaves for y in part]))
     assert all(error(x, y) <= 1e-5 for x, y in zip(*found, strict=True))

@@ -52,7 +52,7 @@ def norm_mix_back_triton(
         launch(
             _mix_back, B * T,
             x, weight, mix, dmixed, dlast, onto, dx, dprevious, T, B * T, eps,
-            C=C, BC=BC, N=len(mix), num_warps=min(8, max(1, BC // 256)), **overlapped(x),
+            C=C, BC=BC, N=len(mix), num_warps=min(16, max(1, BC // 256)), **overlapped(x),
         )  # fmt: skip
     return dx, dprevious
 
