@@ -66,10 +66,12 @@ def lay_out(weights: dict[str, Tensor], dims: Dims) -> Fused:
 def _layer(weights: dict[str, Tensor], block: str, C: int, ranks: tuple[int, ...]) -> FusedLayer:
     att = block + "att."
     like = weights[att + "receptance.weight"]
-    project, up = like.new_zeros(3 * C + sum(ranks), C), like.new_zeros(sum(ranks), C)
-    for at, name in enumerate(("receptance", "key", "value")):
-        key, part = f"{att}{name}.weight", project[at * C : (at + 1) * C]
-        weights[key] = part.copy_(weights[key])
+    # output lies behind project: alone it would keep 20 MB from others, as PyTorch deals out what is below 10
+    both, up = like.new_zeros(4 * C + sum(ranks), C), like.new_zeros(sum(ranks), C)
+    project, output = both[:-C], both[-C:]
+    places = (project[:C], project[C : 2 * C], project[2 * C : 3 * C], output)
+    for part, name in zip(places, ("receptance", "key", "value", "output"), strict=True):
+        weights[f"{att}{name}.weight"] = part.copy_(weights[f"{att}{name}.weight"])
     start = 0
     for name, rank in zip("vwag", ranks, strict=True):
         if (down := f"{att}{name}1") in weights:
@@ -87,7 +89,7 @@ def _layer(weights: dict[str, Tensor], block: str, C: int, ranks: tuple[int, ...
         project=project,
         up=up,
         vectors=torch.stack([weights.get(att + name, zero).reshape(-1) for name in names]),
-        output=weights[att + "output.weight"],
+        output=output,
         ffn_mix=weights[block + "ffn.x_k"].view(1, -1),
         ffn_key=weights[block + "ffn.key.weight"],
         ffn_value=weights[block + "ffn.value.weight"],

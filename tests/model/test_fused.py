@@ -76,7 +76,7 @@ def test_large_matrices_are_kept_once(weights):
     assert all(table[key].equal(x) for key, x in before.items()) and digest_weights(table) == digest
     for layer, i in zip(p.layers, range(dims.L), strict=True):
         att = f"blocks.{i}.att."
-        for key in ("receptance.weight", "key.weight", "value.weight", "w1", "g1"):
+        for key in ("receptance.weight", "key.weight", "value.weight", "output.weight", "w1", "g1"):
             assert table[att + key].untyped_storage().data_ptr() == layer.project.untyped_storage().data_ptr()
         assert table[att + "a2"].untyped_storage().data_ptr() == layer.up.untyped_storage().data_ptr()
     ordinary = rwkv7.prepare(table, dims)
