@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rwkvlab.cli.opening import MODEL_HELP, open_model, open_state
+from rwkvlab.cli.opening import MODEL_HELP, STATE_HELP, is_bundled, open_model, open_state
 from rwkvlab.errors import ArgError, MismatchError, PathError, printable, show
 from rwkvlab.measure.arms import name_arms
 from rwkvlab.measure.comparing.compare import assemble
@@ -21,8 +21,7 @@ def add_ask(commands: Any, common: argparse.ArgumentParser) -> None:
     one = commands.add_parser("ask", parents=[common], help="ask your own model, from your own states")
     one.add_argument("question", help="one question, in quotes")
     one.add_argument("--model", "-m", required=True, help=MODEL_HELP)
-    text = "a state file, or words of a bundled state's name; may be given several times"
-    one.add_argument("--state", "-s", action="append", default=[], help=text)
+    one.add_argument("--state", "-s", action="append", default=[], help=f"{STATE_HELP}; may be given several times")
     one.add_argument("--zero", action="store_true", help="answer from the zero state too, first")
     one.add_argument("--orientation", choices=("VK", "KV"), help="how state files store a head (seen from the file)")
     one.add_argument("--any-base", action="store_true", help="take states that were made on another base model")
@@ -58,7 +57,9 @@ def ask_command(arguments: argparse.Namespace, _: list[str]) -> int:
         states.insert(0, None)
     template = arguments.template
     if template == "auto":
-        template = next((state.card.template for state in states if state and state.card.template), "world")
+        plain = arguments.model == "micro" and is_bundled(arguments.model)  # which knows no turns
+        named = (state.card.template for state in states if state and state.card.template)
+        template = next(named, "raw" if plain else "world")
     names = ("max_tokens", "temperature", "top_p", "top_k", "presence", "frequency", "seed")
     sampling = {name: getattr(arguments, name) for name in names}
     answers = []

@@ -8,10 +8,11 @@ from typing import Any
 
 import rwkvlab as lab
 from rwkvlab.errors import ArgError, PathError, show
+from rwkvlab.states.names import parse_name
 
 BUNDLED = ("micro", "rwkv7", "rwkv6")
 MODEL_HELP = f"a .pth or .safetensors checkpoint, owner/repo/file, or a bundled one: {', '.join(BUNDLED)}"
-_DEFAULTS = {"device": "auto", "dtype": "auto", "tokenizer": None}
+STATE_HELP = "a state file, or words of the name of a bundled model's state, such as emoji"
 
 
 def is_bundled(given: str | None) -> bool:
@@ -20,13 +21,30 @@ def is_bundled(given: str | None) -> bool:
 
 
 def open_model(arguments: argparse.Namespace) -> lab.Model:
-    """Load the model that a command names. Raises as `load_model` does, ArgError for options of a bundled one."""
-    options = {name: getattr(arguments, name) for name in _DEFAULTS if hasattr(arguments, name)}
-    if not is_bundled(arguments.model):
-        return lab.load_model(arguments.model, **options)
-    if given := [f"--{name}" for name, value in options.items() if value != _DEFAULTS[name]]:
-        raise ArgError(f"{given[0]}: {arguments.model} comes with the package, its vocabulary too; leave it out")
-    return lab.bundled(arguments.model)[0]
+    """Load the model that a command names. Raises as `load_model` does, ArgError for a bundled one's tokenizer."""
+    options = {name: getattr(arguments, name) for name in ("device", "dtype", "tokenizer") if hasattr(arguments, name)}
+    given = arguments.model
+    if not is_bundled(given):
+        try:
+            return lab.load_model(given, **options)
+        except PathError as error:
+            if os.path.lexists(given) or not given.isalnum():
+                raise
+            raise PathError(f"{error}, or one of {', '.join(BUNDLED)}") from error
+    if options.pop("tokenizer") is not None:
+        raise ArgError(f"--tokenizer: {given} comes with its own; leave it out")
+    model = lab.bundled(given)[0]
+    if all(value == "auto" for value in options.values()):
+        return model
+    if options["device"] == "cpu" and options.get("dtype") == "auto":
+        options["dtype"] = "fp32"  # as `bundled` has it
+    return lab.load_model(path_of(model), tokenizer=model.tokenizer, **options)
+
+
+def path_of(model: lab.Model) -> str:
+    """Return the file of a bundled model."""
+    assert model.recipe is not None  # it was loaded from a file
+    return str(model.recipe.path)
 
 
 def open_state(given: str, arguments: argparse.Namespace, model: lab.Model, **options: Any) -> lab.State:
@@ -37,10 +55,9 @@ def open_state(given: str, arguments: argparse.Namespace, model: lab.Model, **op
     if not is_bundled(arguments.model) or os.path.lexists(given):
         return lab.load_state(given, model, **options)
     shelf = lab.bundled(arguments.model)[1]
-    found = shelf.find(given)
-    if len(found) != 1:
-        which = (
-            f"{len(found)} states of {arguments.model} bear that name" if found else "no such file, and no such state"
-        )
-        raise PathError(f"{show(given)}: {which}; {arguments.model} has {', '.join(found or shelf)}")
-    return lab.load_state(shelf.path(found[0]), model, **options)
+    found = shelf.find(given) if given.strip() else []
+    if len(found) == 1:
+        return lab.load_state(shelf.path(found[0]), model, **options)
+    short = ", ".join(parse_name(name).purpose or name for name in found or shelf)
+    what = f"fits {len(found)} states of {arguments.model}" if found else "no such file, and no such state"
+    raise PathError(f"{show(given)}: {what}; {'choose from' if found else f'{arguments.model} has'} {short}")

@@ -23,8 +23,9 @@ from rwkvlab.model.tuning import TuneStep
 from rwkvlab.states.files import SUFFIXES
 
 _TEXT = """DATA is JSONL, an object a line: {"prompt": …, "answer": …}, {"text": …} or {"messages": [{"role": "user",
-"content": …}, {"role": "assistant", …}]}; with --teacher also {"prompt": …}, which the teacher answers. Ctrl-C ends
-the run after a step and saves the best state so far. On several GPUs, torchrun --nproc-per-node N --no-python rwkvlab
+"content": …}, {"role": "assistant", …}]}, in short {"question": …, "answer": …}; with --teacher also {"prompt": …},
+which the teacher answers. Messages are written in a template; pairs and texts are read as they stand. Ctrl-C ends the
+run after a step and saves the best state so far. On several GPUs, torchrun --nproc-per-node N --no-python rwkvlab
 tune … comes to the same state: --batch is that of all together."""
 _SETTINGS = (
     *("steps", "lr", "batch", "seed", "shifts", "template", "check", "patience", "checkpoint", "every"),
@@ -46,14 +47,14 @@ def add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--held-out", type=float, default=0.1, help="share that is not trained on; 0: none (%(default)s)")
     one.add_argument("--check", type=int, help="steps from one measurement of these to the next (a twentieth of all)")
     one.add_argument("--patience", type=int, help="end after so many measurements without a better one (never)")
-    one.add_argument("--init", metavar="STATE", help="a state to start from (zeros)")
+    one.add_argument("--init", metavar="STATE", help="a state to start from, or words of a bundled one's name (zeros)")
     one.add_argument("--shifts", action="store_true", help="train the token shifts too; only .safetensors holds them")
     one.add_argument("--teacher", metavar="TEXT", help="a prompt whose effect becomes the state; @FILE reads it there")
     one.add_argument("--teacher-weight", type=float, default=1.0, help="its share, beside the answers' (%(default)s)")
     one.add_argument("--checkpoint", metavar="FILE", help="kept on the way; killed, the same command goes on from it")
     one.add_argument("--every", type=int, help="steps from one checkpoint to the next (half a minute)")
     one.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="less memory, more time (on a GPU)")
-    one.add_argument("--template", default="world", help="for messages: world, g1, g1-fast, raw (%(default)s)")
+    one.add_argument("--template", help="for messages: world, g1, g1-fast, raw (world; of pairs and texts: raw)")
     one.add_argument("--tokenizer", help="world, bytes or a vocabulary file (chosen by the model's vocabulary size)")
     one.add_argument("--device", default="auto", help="cpu, cuda, … (%(default)s)")
     one.add_argument("--dtype", default="auto", help="fp32, bf16 or fp16 (%(default)s: the file's)")
@@ -65,7 +66,11 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Tune and save; what is wrong with the place to save to is said before anything is trained."""
     with _ranks(arguments) as first:
         out = _place(arguments) if first else Path(arguments.out)
-        examples = lab.read_examples(arguments.data)
+        examples = [_talk(example) for example in lab.read_examples(arguments.data)]
+        talks = arguments.teacher or any(isinstance(one, dict) and "messages" in one for one in examples)
+        note = not (talks or arguments.template)
+        arguments.template = arguments.template or ("world" if talks else "raw")
+        fresh = not (arguments.checkpoint and os.path.lexists(arguments.checkpoint))
         model = open_model(arguments)
         init = open_state(arguments.init, arguments, model) if arguments.init else None
         options = {name: getattr(arguments, name) for name in _SETTINGS} | {"teacher": _teacher(arguments.teacher)}
@@ -88,9 +93,28 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
             if isinstance(error.state, lab.State) and last:
                 _save(error.state, out, arguments)
             raise
-        if first:
+        stopped = interrupted.is_set() and last < arguments.steps
+        if stopped and not last and fresh:
+            _say("interrupted before the first step: nothing is saved")
+        elif first:
             _save(state, out, arguments)
-        return INTERRUPTED if interrupted.is_set() and last < arguments.steps else 0
+            if note and out.suffix.lower() != ".safetensors":  # whose card says so
+                _say("the examples were read as they stand: ask from this state with --template raw")
+            if stopped and arguments.checkpoint and not arguments.overwrite:
+                _say("the same command with --overwrite goes on from here")
+        return INTERRUPTED if stopped else 0
+
+
+def _say(text: str) -> None:
+    print(f"rwkvlab: note: {text}", file=sys.stderr)
+
+
+def _talk(example: Any) -> Any:
+    """A question with its answer as messages; everything else as it is."""
+    if not isinstance(example, dict) or set(example) != {"question", "answer"}:
+        return example
+    roles = (("user", "question"), ("assistant", "answer"))
+    return {"messages": [{"role": role, "content": example[name]} for role, name in roles]}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import rwkvlab as lab
-from rwkvlab.cli.opening import MODEL_HELP, is_bundled, open_model, open_state
+from rwkvlab.cli.opening import MODEL_HELP, STATE_HELP, is_bundled, open_model, open_state, path_of
 from rwkvlab.cli.texts import as_json, read_texts
 from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import ArgError
@@ -24,7 +24,7 @@ def add_verify(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command and its options."""
     one = commands.add_parser("verify", parents=[common], help="whether a model and a state work", description=_TEXT)
     one.add_argument("model", help=MODEL_HELP)
-    one.add_argument("state", nargs="?", help="a state file to check on it")
+    one.add_argument("state", nargs="?", help=STATE_HELP)
     text = "texts like those of the tuning, one a line: plain, or JSON with question and answer; or one JSON array"
     one.add_argument("--texts", metavar="FILE", help=text)
     one.add_argument(
@@ -47,16 +47,18 @@ def verify_command(arguments: argparse.Namespace, _: list[str]) -> int:
         raise ArgError(f"--seeds: need 3 to {MAX_SEEDS} random states, got {arguments.seeds}")
     model: Any = arguments.model
     state: Any = arguments.state
+    tokenizer = arguments.tokenizer
     if is_bundled(model):
-        model = open_model(arguments)
-        state = state and open_state(state, arguments, model, orientation=arguments.orientation)
+        opened = open_model(arguments)
+        state = state and open_state(state, arguments, opened, orientation=arguments.orientation)
+        model, tokenizer = path_of(opened), opened.tokenizer
     report = lab.verify(
         model,
         state,
         texts=read_texts(arguments.texts) if arguments.texts else None,
         template=arguments.template,
         orientation=arguments.orientation,
-        tokenizer=arguments.tokenizer,
+        tokenizer=tokenizer,
         device=arguments.device,
         seeds=range(arguments.seeds),
         official=not arguments.no_official,

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import rwkvlab as lab
 from rwkvlab.cli import main
@@ -20,6 +21,19 @@ def test_a_bundled_model_is_asked_from_a_bundled_state(capsys):
     assert said[0].startswith("adcb") and said[1].startswith("bcda")
 
 
+def test_a_bundled_model_takes_a_device_and_a_dtype(capsys):
+    said = []
+    for more in ([], ["--device", "cpu"], ["--dtype", "fp32"], ["--device", "cpu", "--dtype", "bf16"]):
+        assert main(["ask", "-m", "rwkv7", "-s", "emoji", "河内到巴黎怎么走?", *ASK[2:], *more]) == 0
+        said.append(capsys.readouterr().out)
+    assert all("🇻" in text for text in said) and (torch.cuda.is_available() or len(set(said[:3])) == 1)
+
+
+def test_the_micro_model_is_asked_without_turns(capsys):
+    assert main(["ask", "-m", "micro", "--zero", "bcda>", *ASK[2:]]) == 0
+    assert "template raw," in capsys.readouterr().err
+
+
 def test_words_of_a_states_name_are_enough(capsys):
     assert main(["ask", "-m", "rwkv7", "-s", "emoji", "东京到巴黎怎么走?", *ASK[2:]]) == 0
     assert "--- " not in capsys.readouterr().out
@@ -29,10 +43,13 @@ def test_words_of_a_states_name_are_enough(capsys):
     ("more", "words"),
     [
         (["-s", "nothing"], "'nothing': no such file, and no such state; micro has cipher, copy, next"),
-        (["-s", "c"], "'c': 2 states of micro bear that name; micro has cipher, copy"),
-        (["--device", "cpu"], "--device: micro comes with the package"),
-        (["--dtype", "bf16"], "--dtype: micro comes with the package"),
-        (["--tokenizer", "bytes"], "--tokenizer: micro comes with the package, its vocabulary too; leave it out"),
+        (["-s", " "], "' ': no such file, and no such state; micro has cipher, copy, next"),
+        (["-s", "c"], "'c': fits 2 states of micro; choose from cipher, copy"),
+        (["--device", "abacus"], "'abacus'"),
+        (["--dtype", "int8"], "int8"),
+        (["--tokenizer", "bytes"], "--tokenizer: micro comes with its own; leave it out"),
+        (["-m", "rwkv8"], "or 'owner/repo/file' on Hugging Face, or one of micro, rwkv7, rwkv6"),
+        (["-m", "rwkv7", "-s", "nothing"], "rwkv7 has austen_novels, brief_single_round, "),
     ],
 )
 def test_what_cannot_be_meant_is_refused(capsys, more, words):
@@ -63,7 +80,8 @@ def test_a_bundled_model_is_tuned(tmp_path, capsys):
 def test_verify_and_diff_take_bundled_ones(capsys):
     shelf = lab.bundled("micro")[1]
     assert main(["verify", "micro", "reverse", "--no-official", "--seeds", "3"]) in (0, 1, 3)
-    assert "reverse" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "reverse" in out and "micro.pth" in out
     files = [str(shelf.path(name)) for name in ("reverse", "copy")]
     assert main(["diff", *files, "--model", "micro"]) == 0
     assert "reverse" in capsys.readouterr().out

@@ -30,6 +30,9 @@ def run(tiny_file, data, out, *options):
     return main(["tune", str(tiny_file), str(data), "-o", str(out), *OPTIONS, *options])
 
 
+NOTE = "rwkvlab: note: the examples were read as they stand: ask from this state with --template raw"
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".state", ".safetensors"])
 def test_the_state_is_that_of_tune_in_every_layout(tiny, tiny_file, data, tmp_path, capsys, suffix):
     out = tmp_path / f"s{suffix}"
@@ -37,6 +40,10 @@ def test_the_state_is_that_of_tune_in_every_layout(tiny, tiny_file, data, tmp_pa
     said = capsys.readouterr()
     assert said.out.startswith(f"{out}: tuned: 20 steps, lr 0.1, batch 16, 18 examples, seed 0, 2 held out: loss")
     lines = said.err.splitlines()
+    if suffix == ".safetensors":
+        assert lab.load_state(out).card.template == "raw"  # pairs are read as they stand
+    else:
+        assert lines.pop() == NOTE
     assert lines[0].startswith("step 1 of 20: loss 5.") and "tokens/s" in lines[0]
     assert "held out" in lines[-1] and lines[-1].startswith("step 20 of 20")
     want = lab.tune(tiny, PAIRS, steps=20, lr=0.1, held_out=0.1, template="world").wkv
@@ -128,7 +135,7 @@ def test_a_killed_run_goes_on_with_the_same_command(tiny_file, data, tmp_path, c
     capsys.readouterr()
     # finished: the state is written again at once
     assert run(tiny_file, data, tmp_path / "again.pth", "--checkpoint", str(kept), "--every", "1") == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == NOTE + "\n"
     assert run(tiny_file, data, tmp_path / "other.pth", "--checkpoint", str(kept), "--lr", "0.2") == 2
     said = capsys.readouterr().err
     assert "lr: '0.1' there, '0.2' here" in said and "give another path as --checkpoint, or delete it" in said
@@ -168,3 +175,47 @@ def test_every_setting_of_tune_is_an_option(capsys):
         main(["tune", "--help"])
     said = capsys.readouterr().out
     assert [name for name in names if f"--{name.replace('_', '-')}" not in said] == []
+
+
+def test_questions_with_answers_are_talks_in_a_template(tiny, tiny_file, tmp_path, capsys):
+    data, out = tmp_path / "talks.jsonl", tmp_path / "s.safetensors"
+    data.write_text("".join(json.dumps({"question": f"{i}?", "answer": f"{i}!"}) + "\n" for i in range(20)))
+    assert run(tiny_file, data, out) == 0
+    assert NOTE not in capsys.readouterr().err
+    roles = ("user", "?"), ("assistant", "!")
+    talks = [{"messages": [{"role": role, "content": f"{i}{end}"} for role, end in roles]} for i in range(20)]
+    want = lab.tune(tiny, talks, steps=20, lr=0.1, held_out=0.1, template="world")
+    found = lab.load_state(out, tiny)
+    assert torch.equal(found.wkv, want.wkv) and found.card.template == "world"
+
+
+def test_ctrl_c_before_the_first_step_saves_nothing(tiny_file, data, tmp_path, capsys, monkeypatch):
+    real = command.lab.tune
+
+    def at_once(*args, cancel, **options):
+        cancel.set()
+        return real(*args, cancel=cancel, **options)
+
+    monkeypatch.setattr(command.lab, "tune", at_once)
+    assert run(tiny_file, data, tmp_path / "s.pth") == 130
+    assert "interrupted before the first step: nothing is saved" in capsys.readouterr().err
+    assert not (tmp_path / "s.pth").exists()
+
+
+def test_after_ctrl_c_it_is_said_how_to_go_on(tiny_file, data, tmp_path, capsys, monkeypatch):
+    real, kept, out = command._line, tmp_path / "run.ckpt", tmp_path / "s.pth"
+    options = ("--checkpoint", str(kept), "--every", "1", "--check", "1")
+
+    def stops(step):
+        if step.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return real(step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_line", stops)
+        assert run(tiny_file, data, out, *options) == 130
+    assert "the same command with --overwrite goes on from here" in capsys.readouterr().err
+    assert run(tiny_file, data, out, *options, "--overwrite") == 0
+    assert capsys.readouterr().err.startswith("step 5 of 20")
+    assert run(tiny_file, data, tmp_path / "whole.pth", "--check", "1") == 0
+    assert torch.equal(lab.load_state(out).wkv, lab.load_state(tmp_path / "whole.pth").wkv)
