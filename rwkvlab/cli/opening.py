@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
 import rwkvlab as lab
@@ -11,7 +12,7 @@ from rwkvlab.errors import ArgError, PathError, show
 from rwkvlab.states.names import parse_name
 
 BUNDLED = ("micro", "rwkv7", "rwkv6")
-MODEL_HELP = f"a .pth or .safetensors checkpoint, owner/repo/file, or a bundled one: {', '.join(BUNDLED)}"
+MODEL_HELP = f"a .pth or .safetensors checkpoint, a folder, owner/repo/file, or a bundled one: {', '.join(BUNDLED)}"
 STATE_HELP = "a state file, or words of the name of a bundled model's state, such as emoji"
 
 
@@ -54,7 +55,7 @@ def open_state(given: str, arguments: argparse.Namespace, model: lab.Model, **op
     """
     if not is_bundled(arguments.model) or os.path.lexists(given):
         return lab.load_state(given, model, **options)
-    shelf = lab.bundled(arguments.model)[1]
+    shelf = lab.Shelf(Path(path_of(model)).parent / "states")
     found = shelf.find(given) if given.strip() else []
     if len(found) == 1:
         return lab.load_state(shelf.path(found[0]), model, **options)

@@ -94,7 +94,7 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
                 _save(error.state, out, arguments)
             raise
         stopped = interrupted.is_set() and last < arguments.steps
-        if stopped and not last and fresh:
+        if first and stopped and not last and fresh:
             _say("interrupted before the first step: nothing is saved")
         elif first:
             _save(state, out, arguments)

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+
+pytest.importorskip("triton")
+
 from wkv import triton_launcher
 from wkv.triton_launcher import launch
 

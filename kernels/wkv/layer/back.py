@@ -56,8 +56,8 @@ def gates_back(
 ) -> Tensor | None:
     """Of `gates` but for g: writes the gradients of its k and v into `into`, those of v' w' a' into low[:3] [4,M,C].
 
-    w and dw [M,C] are fp32. Returns dv_first, None without v_first; low[0] is zeros then. A key of zeros,
-    which has no direction, gets no gradient through it.
+    w, which `gates` gave, and dw [M,C] are fp32. Returns dv_first, None without v_first; low[0] is zeros then. A key of
+    zeros, which has no direction, gets no gradient through it.
     """
     inputs = (k, v, v_first, act, up, vectors, ranks, K, w, dw, dk, dv, da, db)
     if _on_gpu(k):

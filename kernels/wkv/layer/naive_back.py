@@ -8,7 +8,9 @@ from torch import Tensor
 from wkv.layer.naive import gated_naive, norm_mix_naive, read_out_naive
 
 
-def pulled(function: Callable[..., Tensor | tuple[Tensor, ...]], slopes: Sequence[Tensor], *given: Tensor):  # type: ignore[no-untyped-def]
+def pulled(
+    function: Callable[..., Tensor | tuple[Tensor, ...]], slopes: Sequence[Tensor], *given: Tensor
+) -> tuple[Tensor, ...]:
     """Return the gradients of `given`, which `function` takes, from those of what it returns."""
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in given]
