@@ -26,6 +26,7 @@ def prepared(version: Any, weights: dict[str, Tensor], dims: Dims) -> tuple[Engi
         return None, version.prepare(weights, dims)
     engine = Engine(version, weights, dims)
     ready = version.prepare(weights, dims)
+    torch.cuda.empty_cache()  # what was moved left its old places behind
     if engine._fused is None:
         return engine, ready
     quick, back = (partial(one, engine._fused) for one in (fused.block, block_back))

@@ -12,18 +12,18 @@ import argparse
 import importlib.util
 import random
 import statistics
+import tempfile
 import time
 from itertools import pairwise
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
 
 import rwkvlab as lab
 from rwkvlab.model import fused, fused_back, rwkv7
-from rwkvlab.model.engine import Model
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.tuning.graphed import GraphedPass
-from rwkvlab.model.weights import Checkpoint
 from rwkvlab.shapes import Dims
 
 RANKS = {"0.1B": {"w": 64, "a": 64, "v": 32, "g": 128}, "1.5B": {"w": 96, "a": 96, "v": 64, "g": 256}}
@@ -38,13 +38,17 @@ SETTINGS = {
 
 
 def made(size):
-    """A model of random bf16 weights on the GPU."""
-    dims, ranks = SIZES[size]
-    table = random_weights(dims, ranks, device="cuda")
-    for key in list(table):
-        table[key] = table[key].to(torch.bfloat16)
+    """A model of random bf16 weights, loaded from a file as everyone's are."""
+    table = random_weights(*SIZES[size], device="cuda")
+    for key, weight in table.items():
+        table[key] = weight.to("cpu", torch.bfloat16)
+    del weight
     torch.cuda.empty_cache()
-    return Model(Checkpoint(dims, table, "0" * 64), "random", tokenizer="bytes")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.pth"
+        torch.save(table, path)
+        del table
+        return lab.load(path, tokenizer="bytes")
 
 
 def texts(count, tokens):
@@ -90,9 +94,10 @@ def main():
     print(torch.cuda.get_device_name(), torch.__version__)
     for size in options.sizes:
         model = made(size)
+        weights, needed = torch.cuda.memory_allocated(), lab.tuning_memory(model, options.batch, options.tokens)
         print(
-            f"{size}, ctx {options.tokens}, batch {options.batch}; "
-            f"allocated before {torch.cuda.memory_allocated() / 1e9:.2f} GB"
+            f"{size}, ctx {options.tokens}, batch {options.batch}; allocated before {weights / 1e9:.2f} GB, "
+            f"estimated in all {(weights + needed) / 1e9:.2f}"
         )
         examples = texts(options.batch * 2, options.tokens)
         rows = [("ours", None)]

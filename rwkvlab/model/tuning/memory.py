@@ -82,14 +82,13 @@ def _kept(model: Model, tokens: int) -> int:
     sizes: dict[int, int] = {}
     alive: list[Tensor] = []  # so that no address comes twice
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:  # returning the tensor would tie it to what made it, in a ring no one collects
         storage = tensor.untyped_storage()
         sizes[storage.data_ptr()] = storage.nbytes()
-        alive.append(tensor)
-        return tensor
+        alive.append(tensor.detach())
 
     wkv = model.zero().wkv.requires_grad_()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         flow = model.begin([State(wkv, like=model)])
         text = torch.zeros(1, tokens, dtype=torch.int64)
         model.hidden(text, flow, torch.ones_like(text, dtype=torch.bool), Way(backend=model._backend))

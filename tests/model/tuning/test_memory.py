@@ -1,9 +1,11 @@
 """The estimate of memory lies near measured peaks, and what cannot fit is refused before it starts."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,20 @@ def test_checkpointing_changes_no_bit(make, arch):
     states = [tune(model, PAIRS, steps=4, lr=0.1, shifts=True, checkpointing=on) for on in (True, False, None)]
     for state in states[1:]:
         assert torch.equal(state.wkv, states[0].wkv) and torch.equal(state.att_shift, states[0].att_shift)
+
+
+@pytest.mark.parametrize("arch", ["x070", "x060", "x052"])
+def test_nothing_of_a_run_is_held_after_it(make, arch):
+    def tensors():
+        gc.collect()
+        return sum(type(one) in (torch.Tensor, torch.nn.Parameter) for one in gc.get_objects())
+
+    model = make(arch)
+    tune(model, PAIRS, steps=1, lr=0.1)
+    before, weight = tensors(), weakref.ref(model._weights.emb)
+    state = tune(model, PAIRS, steps=2, lr=0.1)
+    del state
+    assert tensors() == before
+    del model
+    gc.collect()
+    assert weight() is None
