@@ -34,7 +34,7 @@ def begin(model: Model, states: Sequence[State | None]) -> Flow:
         if len(states) > sum(state is not None for state in states):
             there[id(None)] = torch.zeros(dims.L, *shape, device=model.device)
         rows = [there[id(state)] for state in states]
-        if any(row.requires_grad for row in rows):
+        if name != "wkv" or any(row.requires_grad for row in rows):  # few launches; else layers that go one by one
             return list(torch.stack(rows, dim=1).to(dtype).unbind(0))  # [L,B,…]
         return [torch.stack([row[i] for row in rows]).to(dtype) for i in range(dims.L)]
 

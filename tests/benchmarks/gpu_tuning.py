@@ -48,7 +48,7 @@ def made(size):
         path = Path(folder) / "random.pth"
         torch.save(table, path)
         del table
-        return lab.load(path, tokenizer="bytes")
+        return lab.load_model(path, tokenizer="bytes")
 
 
 def texts(count, tokens):

@@ -145,7 +145,7 @@ class Recording:
         self._slope = torch.zeros_like(x)
         with recorded(self._graphs[1], self.pool, given[0].device):
             found = torch.autograd.grad(x, [x for x in self._given if x.requires_grad], self._slope)
-            torch._foreach_copy_(self._gradients, list(found))
+            _copy(self._gradients, found)
         self._x = x.detach()
 
     def begins_like(self, given: Sequence[Tensor]) -> bool:
@@ -157,7 +157,7 @@ class Recording:
         """Return x [B,T,C], which the next replay overwrites."""
         with torch.no_grad():
             self._tokens.copy_(tokens, non_blocking=True)
-            torch._foreach_copy_(self._given, list(given))
+            _copy(self._given, given)
         self._graphs[0].replay()
         return self._x.detach()
 
@@ -166,8 +166,15 @@ class Recording:
         self._slope.copy_(slope)
         self._graphs[1].replay()
         found = [torch.empty_like(x) for x in self._gradients]
-        torch._foreach_copy_(found, self._gradients)
+        _copy(found, self._gradients)
         return found
+
+
+def _copy(into: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Copy tensors of the same dtypes and shapes: all of a dtype in one launch."""
+    for dtype in dict.fromkeys(x.dtype for x in into):
+        pairs = [(x, y) for x, y in zip(into, tensors, strict=True) if x.dtype is dtype]
+        torch._foreach_copy_([x for x, _ in pairs], [y for _, y in pairs])
 
 
 class _Replayed(torch.autograd.Function):

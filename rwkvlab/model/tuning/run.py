@@ -59,8 +59,8 @@ class Run:
         loss = with_room(self.objective.passes, lambda: self._backward(mine, count))
         grads = [param.grad for param in self.trained if param.grad is not None]
         self.ranks.add([loss, *grads])
-        value = float(loss)
-        if not all(math.isfinite(x) for x in (value, *(float(grad.sum()) for grad in grads))):
+        value, *sums = torch.stack([loss, *(grad.sum() for grad in grads)]).tolist()  # the GPU is waited for once
+        if not all(map(math.isfinite, (value, *sums))):
             error = DivergedError(
                 f"tune: the loss ({value:.4g}) or its gradient is not finite at step {self.done + 1} of {steps}, "
                 f"lr {rate:.3g}; start again with a smaller lr (the state before it is the error's .state)"

@@ -17,7 +17,7 @@ from rwkvlab.model.parts import Way
 from rwkvlab.model.tuning.graphed import GraphedPass
 from rwkvlab.model.tuning.loss import Objective
 from rwkvlab.model.tuning.memory import check_memory, recomputes
-from rwkvlab.model.tuning.norms import NormGuard
+from rwkvlab.model.tuning.norms import TOO_FAR, NormGuard
 from rwkvlab.model.tuning.options import Options
 from rwkvlab.model.tuning.plan import batch_memory
 from rwkvlab.model.tuning.ranks import Ranks
@@ -108,7 +108,7 @@ class Session:
         if self.saving is not None and self.saving.due(step.step):
             self._save()
         assert self.guard is not None
-        if not self.warned and (found := self.guard.finding(self.run.params[0])):
+        if not self.warned and step.multiple > TOO_FAR and (found := self.guard.finding(self.run.params[0])):
             self.warned = True
             text = f"tune: {found} at step {step.step}; if answers suffer take a smaller lr, or fewer steps"
             warnings.warn(text, stacklevel=6)
