@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import rwkvlab as lab
+from rwkvlab.cli.opening import file_of
 from rwkvlab.errors import RwkvLabError, show
 from rwkvlab.hub import fetch
 from rwkvlab.model.inspect_base import ModelHeader
@@ -25,7 +26,7 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     one = commands.add_parser("convert", parents=[common], help="a state file into another layout", description=_TEXT)
     one.add_argument("source", metavar="SRC", help="a state file of any layout")
     one.add_argument("target", metavar="DST", help="the file to write, or a folder, which gets a .safetensors")
-    one.add_argument("--model", "-m", help="the base model: needed for run-time lists and buffers that say nothing")
+    one.add_argument("--model", "-m", help="the base model, or a bundled one: for run-time lists and buffers")
     one.add_argument("--orientation", choices=("VK", "KV"), help="how the source stores a head")
     one.add_argument("--format", choices=("rwkv.cpp",), help="the source is rwkv.cpp's buffer, which only you can know")
     one.add_argument("--dtype", choices=tuple(DTYPES), help="of the file to write (the source's)")
@@ -38,7 +39,7 @@ def convert_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Write the state in its new layout; says what was written, and a better name where Ai00 asks for one."""
     names = ("orientation", "dtype", "drop_shifts", "format", "overwrite")
     options = {name: getattr(arguments, name) for name in names}
-    model = ModelHeader(arguments.model) if arguments.model else None
+    model = ModelHeader(file_of(arguments.model)) if arguments.model else None
     source, card = fetch(arguments.source), StateCard()
     with suppress(RwkvLabError):  # what is wrong with the source, convert_state says
         card = peek_state(source, model)[0] if arguments.format is None else card

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import rwkvlab as lab
+from rwkvlab.cli.opening import BUNDLED, file_of
 from rwkvlab.cli.texts import as_json
 from rwkvlab.cli.wording import in_options
 from rwkvlab.errors import show
@@ -22,7 +23,7 @@ _HEADS = ("file", "is", "made for", "geometry", "stored", "norm", "largest", "si
 def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command and its options."""
     one = commands.add_parser("inspect", parents=[common], help="what files are, and what is in them")
-    one.add_argument("files", nargs="+", metavar="FILE", help="a model, a state, a folder of them, or anything else")
+    one.add_argument("files", nargs="+", metavar="FILE", help=f"a model (also {', '.join(BUNDLED)}), a state, a folder")
     one.add_argument("--model", "-m", action="append", default=[], help="a base model to check states against")
     one.add_argument("--json", action="store_true", help="everything that is known, as JSON")
     one.add_argument("--quick", action="store_true", help="headers only: no norms, no ranges, no sha256")
@@ -31,8 +32,8 @@ def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def inspect_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Print a block for one file, a table for several; the exit code is 1 where one of them cannot be used."""
-    models = known_models(arguments.model)
-    reports = inspect_all(arguments.files, models, values=not arguments.quick)
+    models = known_models([file_of(model) for model in arguments.model])
+    reports = inspect_all([file_of(file) for file in arguments.files], models, values=not arguments.quick)
     if arguments.json:
         print(as_json([report.to_dict() for report in reports]))
     elif len(reports) == 1:

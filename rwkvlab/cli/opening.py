@@ -42,6 +42,11 @@ def open_model(arguments: argparse.Namespace) -> lab.Model:
     return lab.load_model(path_of(model), tokenizer=model.tokenizer, **options)
 
 
+def file_of(given: str) -> str:
+    """Return what is to be opened for a model of which the file is looked into."""
+    return path_of(lab.bundled(given)[0]) if is_bundled(given) else given
+
+
 def path_of(model: lab.Model) -> str:
     """Return the file of a bundled model."""
     assert model.recipe is not None  # it was loaded from a file

@@ -11,7 +11,7 @@ from rwkvlab.tensorfile.safetensors import strict_json
 from rwkvlab.tensorfile.source import AGAIN
 
 MAX_BYTES = 16 << 20
-_NEED = 'need {"question": …, "answer": …} or {"text": …}'
+_NEED = 'need {"question": …, "answer": …}, {"prompt": …, "answer": …} or {"text": …}'
 _REMEDIES = (
     (AGAIN, "correct it"),
     ("download or save it again", "write texts into it, one a line"),
@@ -20,10 +20,11 @@ _REMEDIES = (
 
 
 def read_texts(path: str) -> list[Any]:
-    """Return (question, answer) pairs and plain texts; blank lines are left out.
+    """Return (question, answer) pairs, {"prompt", "answer"} and plain texts; blank lines are left out.
 
     A file that begins with `[` is one JSON array of objects, of pairs [question, answer] and of texts. In any other, a
-    line that begins with `{` is JSON with question and answer, or with text, and the rest are texts as they stand.
+    line that begins with `{` is JSON with question or prompt and answer, or with text, and the rest are texts as they
+    stand.
     Raises PathError, FormatError with file and line (or index), ArgError for a file without texts or of over 16 MiB.
     """
     try:
@@ -85,12 +86,15 @@ def _text(where: str, line: str) -> Any:
 
 
 def _object(where: str, found: dict[str, Any]) -> Any:
-    names = ("text",) if "text" in found else ("question", "answer")
+    asked = "prompt" if "prompt" in found and "question" not in found else "question"
+    names = ("text",) if "text" in found else (asked, "answer")
     given = [found.get(key) for key in names]
     if not all(isinstance(text, str) for text in given):
         raise FormatError(f"{where}: {_NEED}, all of them texts; got {show(', '.join(found), 60)}")
     if not given[-1]:
         raise FormatError(f"{where}: {names[-1]} is empty, nothing is left to be judged; fill it in, or leave it out")
+    if asked == "prompt" and len(given) == 2:
+        return dict(zip(names, given, strict=True))
     return given[0] if len(given) == 1 else tuple(given)
 
 

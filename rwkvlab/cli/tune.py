@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from torch import distributed
 import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED
 from rwkvlab.cli.opening import MODEL_HELP, open_model, open_state
-from rwkvlab.errors import ArgError, DivergedError, PathError, SaveError, show
-from rwkvlab.model.examples import utf8_file
+from rwkvlab.errors import ArgError, DivergedError, PathError, SaveError, TuneError, show
+from rwkvlab.model.examples import located_examples, utf8_file
 from rwkvlab.model.interrupt import held_interrupt
 from rwkvlab.model.tuning import TuneStep
 from rwkvlab.states.files import SUFFIXES
@@ -66,7 +67,8 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Tune and save; what is wrong with the place to save to is said before anything is trained."""
     with _ranks(arguments) as first:
         out = _place(arguments) if first else Path(arguments.out)
-        examples = [_talk(example) for example in lab.read_examples(arguments.data)]
+        found, places = located_examples(arguments.data)
+        examples = [_talk(example) for example in found]
         talks = arguments.teacher or any(isinstance(one, dict) and "messages" in one for one in examples)
         note = not (talks or arguments.template)
         arguments.template = arguments.template or ("world" if talks else "raw")
@@ -93,6 +95,8 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
             if isinstance(error.state, lab.State) and last:
                 _save(error.state, out, arguments)
             raise
+        except TuneError as error:
+            raise _located(error, places) from error.__cause__
         stopped = interrupted.is_set() and last < arguments.steps
         if first and stopped and not last and fresh:
             _say("interrupted before the first step: nothing is saved")
@@ -107,6 +111,12 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def _say(text: str) -> None:
     print(f"rwkvlab: note: {text}", file=sys.stderr)
+
+
+def _located(error: TuneError, places: Sequence[str]) -> TuneError:
+    """An error that names an example, with its place in the file; any other as it is."""
+    found = re.match(r"examples\[(\d+)\]", str(error))
+    return TuneError(places[int(found[1])] + str(error)[found.end() :]) if found else error
 
 
 def _talk(example: Any) -> Any:

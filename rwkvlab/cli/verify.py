@@ -25,8 +25,8 @@ def add_verify(commands: Any, common: argparse.ArgumentParser) -> None:
     one = commands.add_parser("verify", parents=[common], help="whether a model and a state work", description=_TEXT)
     one.add_argument("model", help=MODEL_HELP)
     one.add_argument("state", nargs="?", help=STATE_HELP)
-    text = "texts like those of the tuning, one a line: plain, or JSON with question and answer; or one JSON array"
-    one.add_argument("--texts", metavar="FILE", help=text)
+    text = "texts like those of the tuning, one a line: plain, or JSON with question (or prompt, read as it stands) and"
+    one.add_argument("--texts", metavar="FILE", help=f"{text} answer; or one JSON array")
     one.add_argument(
         "--seeds", type=int, default=6, metavar="N", help="how many random states to compare (%(default)s)"
     )

@@ -55,14 +55,20 @@ def read_examples(path: str | Path) -> list[Any]:
 
     Raises PathError, FormatError that names the line, ArgError for a file without examples or of over 1 GiB.
     """
+    return located_examples(path)[0]
+
+
+def located_examples(path: str | Path) -> tuple[list[Any], list[str]]:
+    """Return what `read_examples` does, and where each example stands: file and line."""
     name, text = utf8_file(path, MAX_BYTES)
-    found = []
+    found, places = [], []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            found.append(strict_json(f"{name}: line {number}", line.strip().encode()))
+            places.append(f"{name}: line {number}")
+            found.append(strict_json(places[-1], line.strip().encode()))
     if not found:
         raise ArgError(f"{name}: holds no examples; give one JSON object a line")
-    return found
+    return found, places
 
 
 def encode_examples(

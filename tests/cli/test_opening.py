@@ -77,6 +77,15 @@ def test_a_bundled_model_is_tuned(tmp_path, capsys):
     assert 0 < float((found.wkv - shelf["reverse"].wkv).norm()) < float(found.wkv.norm())
 
 
+def test_inspect_and_convert_look_into_bundled_ones(tmp_path, capsys):
+    shelf = lab.bundled("micro")[1]
+    assert main(["inspect", "micro", str(shelf.path("reverse")), "-m", "micro", "--quick"]) == 0
+    out = capsys.readouterr().out
+    assert "base model" in out and "yes, by base" in out
+    assert main(["convert", str(shelf.path("reverse")), str(tmp_path / "a.pth"), "-m", "micro"]) == 0
+    assert main(["convert", str(shelf.path("reverse")), str(tmp_path / "b.pth"), "-m", "rwkv7"]) == 2
+
+
 def test_verify_and_diff_take_bundled_ones(capsys):
     shelf = lab.bundled("micro")[1]
     assert main(["verify", "micro", "reverse", "--no-official", "--seeds", "3"]) in (0, 1, 3)

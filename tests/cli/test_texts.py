@@ -9,8 +9,9 @@ from rwkvlab.errors import ArgError, FormatError, PathError
 def test_plain_lines_and_json_lines_are_read(tmp_path):
     path = tmp_path / "t.jsonl"
     lines = '\ufeff{"question": "1+1?", "answer": "2"}\n\n{"text": "走\u2028吧"}\nplain [text]\r\n'
+    lines += '{"prompt": "a>", "answer": "b"}'
     path.write_bytes(lines.encode())
-    assert read_texts(path) == [("1+1?", "2"), "走\u2028吧", "plain [text]"]
+    assert read_texts(path) == [("1+1?", "2"), "走\u2028吧", "plain [text]", {"prompt": "a>", "answer": "b"}]
 
 
 @pytest.mark.parametrize("space", ["", "\n", " "])
@@ -42,6 +43,9 @@ def test_a_json_array_of_one_or_many_lines_is_read(tmp_path, space):
         (b'{"question": "a"}', "line 1: need"),
         (b'ok\n{"question": "a", "answer": 5}', "line 2: need"),
         (b'{"text": ["a"]}', "line 1: need"),
+        (b'{"prompt": "a"}', "line 1: need"),
+        (b'{"prompt": "a", "answer": ""}', "line 1: answer is empty"),
+        (b'{"prompt": 5, "answer": "a"}', "line 1: need"),
         (b'ok\n\n{"text": "a"', "line 3: not JSON"),
         (b'{"text": "a", "text": "b"}', "'text' is there twice"),
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deep"),

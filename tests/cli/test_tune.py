@@ -66,9 +66,15 @@ def test_what_is_wrong_with_the_place_is_said_before_the_work(tiny_file, data, t
 
 
 def test_a_bad_line_is_named(tiny_file, data, tmp_path, capsys):
-    data.write_text('{"text": "a"}\n{"text": }\n')
-    assert run(tiny_file, data, tmp_path / "s.pth") == 2
-    assert "'data.jsonl': line 2: not JSON" in capsys.readouterr().err
+    for line, words in (
+        ('{"text": }', "not JSON"),
+        ('{"text": 5}', 'need a text under "text"'),
+        ('{"prompt": "a", "answer": ""}', "prompt and answer need"),
+        ('{"teacher": "a"}', "need a (prompt, answer) pair"),
+    ):
+        data.write_text('{"text": "a"}\n\n' + line + "\n")
+        assert run(tiny_file, data, tmp_path / "s.pth") == 2
+        assert f"'data.jsonl': line 3: {words}" in capsys.readouterr().err
     assert not (tmp_path / "s.pth").exists()
 
 

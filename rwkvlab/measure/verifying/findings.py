@@ -95,8 +95,11 @@ def amount(values: np.ndarray) -> str:
     return f"{abs(mean):.3f} ± {se:.3f} nats a token"
 
 
-def effect(gains: Gains, way: Orientation) -> Finding:
-    """Say whether the state does more on this base than random states with its singular values do."""
+def effect(gains: Gains, way: Orientation, base: bool = False) -> Finding:
+    """Say whether the state does more on this base than random states with its singular values do.
+
+    base: whether it is known already that the state was made on it.
+    """
     mean, number = gains.mean(STORED), amount(gains.by_start[STORED])
     kls = [gains.kl[start] for start in gains.randoms]
     kl = gains.kl[STORED]
@@ -113,7 +116,8 @@ def effect(gains: Gains, way: Orientation) -> Finding:
     if gains.texts < MIN_TEXTS or (mean > max(gains.high, 0) and way != "transposed"):
         does = "helps" if mean > 0 else "hurts"
         return Finding(f"effect: not sure: the state {does} by {number}, but {missed}; {beside}", True, True)
-    causes = "The wrong base model, the wrong way round, or texts unlike those it was tuned on?"
+    causes = "Texts unlike those it was tuned on, or the wrong way round?"
+    causes = causes if base else "The wrong base model, the wrong way round, or texts unlike those it was tuned on?"
     causes = "It is the other way round." if way == "transposed" else causes
     if gains.sure(ZERO, STORED):
         return Finding(f"effect: the state hurts by {number}; {beside}. {causes}", True)

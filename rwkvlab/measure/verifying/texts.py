@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -13,7 +13,7 @@ from rwkvlab.states.state import State
 from rwkvlab.tasks.templates import Template, get_template
 
 PROBED = 48  # tokens whose logits are compared
-Text = str | tuple[str, str]
+Text = str | tuple[str, str] | Mapping[str, str]
 Ids = tuple[list[int], list[int]]
 
 PROBE = (
@@ -63,17 +63,10 @@ def encode_texts(model: Model, texts: Iterable[Text] | None, form: Template) -> 
         raise ArgError("texts: empty; give (question, answer) pairs or plain texts, or None for our own")
     out = []
     for number, text in enumerate(given):
-        plain = isinstance(text, str)
-        if not plain and (
-            not isinstance(text, (tuple, list)) or len(text) != 2 or not all(isinstance(part, str) for part in text)
-        ):
-            raise ArgError(f"texts[{number}]: need a (question, answer) pair of texts or a text, got {show(text)}")
+        parts = _parts(f"texts[{number}]", text, form)
         try:
-            if plain:
-                ids = model.encode(text)
-                prompt, wanted = ids[:1], ids[1:]
-            else:
-                prompt, wanted = (model.encode(part) for part in form.example(*text))
+            ids = [model.encode(part) for part in parts]
+            prompt, wanted = (ids[0][:1], ids[0][1:]) if len(ids) == 1 else ids
         except PromptError as error:
             if texts is None:
                 raise PromptError(f"the built-in texts: {error}; give texts= that this vocabulary can write") from error
@@ -84,6 +77,18 @@ def encode_texts(model: Model, texts: Iterable[Text] | None, form: Template) -> 
     # copies of a text tell no more than one of it, and would make standard errors look small
     different = list({(tuple(prompt), tuple(wanted)): (prompt, wanted) for prompt, wanted in out}.values())
     return different, len(out) - len(different)
+
+
+def _parts(where: str, text: object, form: Template) -> tuple[str, ...]:
+    """Return what is read and what is judged, or a text alone, of which all but its first token is."""
+    if isinstance(text, str):
+        return (text,)
+    raw = isinstance(text, Mapping) and set(text) == {"prompt", "answer"}
+    given = [text["prompt"], text["answer"]] if raw else text  # type: ignore[index]
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or not all(isinstance(part, str) for part in given):
+        need = '(question, answer) pair of texts, {"prompt": …, "answer": …} or a text'
+        raise ArgError(f"{where}: need a {need}, got {show(text)}")
+    return (given[0], given[1]) if raw else form.example(*given)
 
 
 def probe(model: Model) -> tuple[list[int], str]:

@@ -61,8 +61,9 @@ def verify(
 
     The state: the loss of texts from zeros, from the state as stored, transposed, and from random states with its
     singular values (one a seed, three at least). texts are (question, answer) pairs, scored on the answer in `template`
-    ("auto": that of the state's card, else "world"), or plain texts, scored on all but their first token; None: 24
-    short pairs in English and Chinese, so give texts like those that the state was tuned on; equal ones count once.
+    ("auto": that of the state's card, else "world"), {"prompt": …, "answer": …} as it stands, or plain texts, scored on
+    all but their first token; None: 24 short pairs in English and Chinese, so give texts like those that the state was
+    tuned on; equal ones count once.
     state is a file, loaded with `orientation` as `load_state` does, or a State. device and tokenizer are those of
     `load_model`, for a path.
 
@@ -117,7 +118,7 @@ def _report(
         gains = Gains(found.rows)
         way, said = way_round(gains, _other_way(model, given, state))
         norms = state.wkv.detach().flatten(1).norm(dim=1).tolist()
-        findings += [_base(state, model), said, effect(gains, way), size(norms, found.norms)]
+        findings += [_base(state, model), said, effect(gains, way, bool(state.card.base)), size(norms, found.norms)]
     problems = tuple(finding.text for finding in findings if finding.problem)
     doubts = tuple(finding.text for finding in findings if finding.open)
     return Verification(table, check.table, tuple(finding.text for finding in findings), problems, way, about, doubts)

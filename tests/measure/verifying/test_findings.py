@@ -39,7 +39,9 @@ def test_a_small_gain_decides_where_random_states_never_help_so_much(randoms, be
 def test_what_does_not_help_beyond_chance_decides_nothing(stored):
     found = gains({"as stored": stored, "transposed": -0.5, **IDLE})
     way, said = way_round(found, "turn it")
-    assert way == "undecided" and not said.problem and effect(found, way).problem
+    about = effect(found, way)
+    assert way == "undecided" and not said.problem and about.problem and "wrong base model" in about.text
+    assert "wrong base model" not in effect(found, way, base=True).text
 
 
 def test_a_transposed_state_that_harms_less_is_not_called_right():

@@ -171,11 +171,16 @@ def test_our_own_texts_tell_nothing_of_states_that_were_tuned_on_others(micro):
 def test_losses_are_those_of_score_and_kl_that_of_the_logits(tiny, random_state):
     state, texts = (
         random_state("s"),
-        [("hi there", "yes"), ("a", "longer answer\n\nthan that"), "plain text, scored raw"],
+        [
+            ("hi there", "yes"),
+            ("a", "longer answer\n\nthan that"),
+            "plain text, scored raw",
+            {"prompt": "a>", "answer": "b"},
+        ],
     )
     table = verify(tiny, state, texts=texts, template="world").table.set_index("start")
     form = lab.Template("w", "User: {question}\n\nAssistant:", lead=" ", separator="\n\n")
-    pairs = [form.example(*text) for text in texts[:2]] + [(texts[2][0], texts[2][1:])]
+    pairs = [form.example(*text) for text in texts[:2]] + [(texts[2][0], texts[2][1:]), ("a>", "b")]
     starts = {
         "zero": tiny.zero(),
         "as stored": state,
