@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from inspect import signature
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rwkvlab.errors import UnfinishedError, show
@@ -39,6 +40,7 @@ class TuningJob:
 
     def __init__(self, session: Session, on_step: Callable[[TuneStep], object] | None, cancel: threading.Event) -> None:
         self.error: BaseException | None = None
+        self._trace: TracebackType | None = None
         self.memory = session.memory
         self.questions = [parts_of(row) for row in (session.apart or session.rows)[:QUESTIONS]]
         self._session: Session | None = session
@@ -87,7 +89,7 @@ class TuningJob:
         if not self.done:
             raise UnfinishedError(f"tune: goes on after {timeout} s ({self!r}); wait longer, or stop() it")
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(self._trace)  # or else each call would add to it
         assert self._state is not None
         return self._state
 
@@ -100,7 +102,7 @@ class TuningJob:
         try:
             self._state = session.go(seen, self._cancel)
         except BaseException as error:
-            self.error = error
+            self.error, self._trace = error, error.__traceback__
         finally:
             self._session = None  # its optimizer and its examples are large
             atexit.unregister(self._leave)

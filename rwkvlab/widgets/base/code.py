@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 class CodeButton(anywidget.AnyWidget):
     """A button that copies its trait `code` to the clipboard, and shows it to read."""
 
-    _esm = HERE / "code.js"
-    _css = HERE / "code.css"
+    _esm = (HERE / "code.js").read_text("utf-8")
+    _css = (HERE / "code.css").read_text("utf-8")
     code = traitlets.Unicode("", help="The Python text that is copied.").tag(sync=True)
 
 

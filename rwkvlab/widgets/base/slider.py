@@ -19,8 +19,8 @@ class Slider(anywidget.AnyWidget):
     typed: value is then the last one. A value beyond min or max, set from Python, moves them.
     """
 
-    _esm = HERE / "slider.js"
-    _css = HERE / "slider.css"
+    _esm = (HERE / "slider.js").read_text("utf-8")
+    _css = (HERE / "slider.css").read_text("utf-8")
     value = traitlets.Float(0.0, help="The number.").tag(sync=True)
     min = traitlets.Float(0.0).tag(sync=True)
     max = traitlets.Float(1.0).tag(sync=True)

@@ -77,9 +77,10 @@ class Work(ipywidgets.HBox):
         self._later = Later(self._settle)
         self._stop = ipywidgets.Button(description="Stop", icon="stop", tooltip="stop what is running", disabled=True)
         self._stop.add_class("rwkvlab-stop")
-        self._stop.layout = ipywidgets.Layout(width="auto", flex="0 0 auto")  # not squeezed by a long caption
         self._bar = ipywidgets.FloatProgress(0.0, min=0.0, max=1.0)
-        self._bar.layout = ipywidgets.Layout(display="none", width="200px", flex="0 0 auto")
+        for part, width in ((self._stop, "auto"), (self._bar, "200px")):
+            part.layout.width, part.layout.flex = width, "0 0 auto"  # not squeezed by a long caption
+        self._bar.layout.display = "none"
         self.caption = Caption()
         super().__init__([self._stop, self._bar, self.caption], **options)
         self.add_class("rwkvlab-work")

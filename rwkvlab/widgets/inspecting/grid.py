@@ -37,8 +37,8 @@ class StateGrid(Snapshot, anywidget.AnyWidget):
     only the matrices of the chosen head are sent.
     """
 
-    _esm = HERE / "grid.js"
-    _css = HERE / "grid.css"
+    _esm = (HERE / "grid.js").read_text("utf-8")
+    _css = (HERE / "grid.css").read_text("utf-8")
     selected: Any = traitlets.TraitType((0, 0), help="The chosen head: (layer, head), from 0.").tag(sync=True)
     own_scale = traitlets.Bool(False, help="Whether the difference has a colour scale of its own.")
     dark = traitlets.Bool(False, help="Whether the page is dark, which the page tells.").tag(sync=True)

@@ -18,6 +18,7 @@ from rwkvlab.widgets.base.captions import Caption
 from rwkvlab.widgets.base.code import CodeButton, call
 from rwkvlab.widgets.base.later import Later
 from rwkvlab.widgets.base.pictures import Picture, Snapshot
+from rwkvlab.widgets.base.whole import Whole, all_or_nothing
 from rwkvlab.widgets.base.work import Report, Work
 from rwkvlab.widgets.inspecting.grid import StateGrid
 from rwkvlab.widgets.inspecting.head import OF_ONE, OF_TWO, TEXT, Head
@@ -29,7 +30,7 @@ FIRST, CALM = 0.04, 0.3  # seconds without another choice before the chosen head
 NO_MODEL = "How long a head lasts can be seen with a model: StateInspector(state, model=model)"
 
 
-class StateInspector(Snapshot, ipywidgets.VBox):
+class StateInspector(Whole, Snapshot, ipywidgets.VBox):
     """A state, or two and their difference: all heads at a glance, and the one that is chosen in full.
 
     Its main trait is `selected`, the place (layer, head). `state` and `other` (None: only one is shown) can be set, to
@@ -45,6 +46,7 @@ class StateInspector(Snapshot, ipywidgets.VBox):
     difference = traitlets.Unicode("norm", help=f"What the map of the difference shows: {', '.join(OF_TWO)}.")
     text = traitlets.Unicode(TEXT, help="The text that is read to see how long heads last.")
 
+    @all_or_nothing
     def __init__(
         self,
         state: State | str,
@@ -106,13 +108,6 @@ class StateInspector(Snapshot, ipywidgets.VBox):
         """Return a picture (PNG) of the maps and the matrices."""
         return self.grid.snapshot()
 
-    def close(self) -> None:
-        """Stop what runs, and take the widget away."""
-        for work in (vars(self).get("_work"), vars(self).get("_drawing")):  # not there where __init__ raised
-            if work is not None:
-                work.stop()
-        super().close()
-
     @property
     def _pair(self) -> list[State]:
         return [one for one in (self.state, self.other) if one is not None]
@@ -160,6 +155,7 @@ class StateInspector(Snapshot, ipywidgets.VBox):
     def _on_states(self, change: Any = None) -> None:
         if tuple(self.grid.states[:2]) != tuple(self._pair):
             self.numbers.keep(self._pair)
+            self._given.keep(self._pair)
             self.grid.show(*self._pair)
             self._on_numbers()
             self._draw()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,11 @@ class Given:
         if state is not None and state not in self._names:
             self._names[state] = given if isinstance(given, str) else self._known(state)
         return state
+
+    def keep(self, states: Iterable[State]) -> None:
+        """Forget all states but these."""
+        kept = set(states)
+        self._names = {state: name for state, name in self._names.items() if state in kept}
 
     def name(self, state: State) -> str:
         """Return the name of a state on the shelf, "" where it is not there."""

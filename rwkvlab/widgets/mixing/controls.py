@@ -63,7 +63,7 @@ class Controls(ipywidgets.VBox):
         for name in ("way", "normal", "gain", "span", "base", "keep"):
             getattr(self, name).add_class(f"rwkvlab-{name}")
         self.way.disabled = not names
-        self._rows = ipywidgets.VBox([])
+        self._rows, self._made = ipywidgets.VBox([]), list[MixerRow]()  # those shown, and besides those put aside
         super().__init__(
             [
                 *(bar(self.way, self.normal, self.add), self._rows, self.way_t),
@@ -103,9 +103,9 @@ class Controls(ipywidgets.VBox):
         """Set all controls to a checked recipe."""
         with self._silence():
             weights, method = recipe["weights"], recipe["method"]
-            rows = list(self.rows)[: len(weights)]
-            while len(rows) < len(weights):
-                rows.append(MixerRow(self.names, self._moved, self._on_remove))
+            while len(self._made) < len(weights):
+                self._made.append(MixerRow(self.names, self._moved, self._on_remove))
+            rows = self._made[: len(weights)]
             for row, (name, weight) in zip(rows, weights.items(), strict=True):
                 row.weight.min, row.weight.max = (-1.0, 2.0) if method == "sum" else (0.0, max(1.0, weight))
                 row.menu.value, row.weight.value, row.before = name, weight, name

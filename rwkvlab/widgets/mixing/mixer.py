@@ -18,6 +18,7 @@ from rwkvlab.widgets.base.captions import Caption
 from rwkvlab.widgets.base.code import CodeButton, call, state_code, variable_of
 from rwkvlab.widgets.base.pictures import Picture, Snapshot, png_of
 from rwkvlab.widgets.base.saving import SaveRow
+from rwkvlab.widgets.base.whole import Whole, all_or_nothing
 from rwkvlab.widgets.base.work import Report, Work
 from rwkvlab.widgets.mixing.answer import MixerAnswer
 from rwkvlab.widgets.mixing.controls import Controls
@@ -29,7 +30,7 @@ HEAVY = 3_000_000  # numbers, in all states together, above which a mixture is m
 COST = {"slerp": 12, "rank": 60}  # how much slower than a sum
 
 
-class StateMixer(Snapshot, ipywidgets.VBox):
+class StateMixer(Whole, Snapshot, ipywidgets.VBox):
     """Sliders that mix states; its trait `state` is the mixed State: observe it, or read it in the next cell.
 
     `recipe` is how it is made, a dict as `recipes.check_recipe` describes it; it can be set too, and is {} where
@@ -41,6 +42,7 @@ class StateMixer(Snapshot, ipywidgets.VBox):
     recipe = traitlets.Any({}, help="How it is made: weights, method, gain, layers, base, rank.")
     code = traitlets.Unicode("", read_only=True, help="The Python call which makes the same view.")
 
+    @all_or_nothing
     def __init__(
         self, shelf: Given, model: Model | None = None, *, names: Sequence[str] | None = None,
         recipe: dict[str, Any] | None = None, state: State | None = None, prompt: str = "", template: str = "auto",

@@ -17,6 +17,7 @@ from rwkvlab.states.state import State
 from rwkvlab.widgets.base.buttons import bar, button, text_box
 from rwkvlab.widgets.base.captions import Caption
 from rwkvlab.widgets.base.code import CodeButton, call, state_code, variable_of
+from rwkvlab.widgets.base.whole import Whole, all_or_nothing
 from rwkvlab.widgets.picking.rows import COLUMNS, Row
 from rwkvlab.widgets.picking.sources import Given, Sources, given_code, same
 from rwkvlab.widgets.picking.table import Table, brief
@@ -25,7 +26,7 @@ ZERO = ""  # the name of the zero state, which has no file
 ZERO_LABEL = "zero (no state)"
 
 
-class StatePicker(ipywidgets.VBox):
+class StatePicker(Whole, ipywidgets.VBox):
     """A table whose `state` trait is the chosen State; `observe` it, or read it in the next cell.
 
     state is None where the zero state is chosen, name is then "". Both can be set from Python: a name chooses from the
@@ -37,6 +38,7 @@ class StatePicker(ipywidgets.VBox):
     filter = traitlets.Unicode("", help="Words that each shown row has, in its name or in what is told of it.")
     code = traitlets.Unicode("", read_only=True, help="The Python call which makes the same view.")
 
+    @all_or_nothing
     def __init__(
         self, shelf: Given, model: Model | None = None, *, name: str | None = None, state: State | None = None,
         folders: list[str] | tuple[str, ...] = (), filter: str = "", sort: str = "", **options: Any,

@@ -26,8 +26,8 @@ class Table(anywidget.AnyWidget):
     is the name of a column, "-" before it for downwards, "" for the order given.
     """
 
-    _esm = HERE / "table.js"
-    _css = HERE / "table.css"
+    _esm = (HERE / "table.js").read_text("utf-8")
+    _css = (HERE / "table.css").read_text("utf-8")
     columns: Any = traitlets.List(help="Of each column: name, number (whether it is one), width (in letters).").tag(
         sync=True
     )

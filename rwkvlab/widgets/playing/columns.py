@@ -100,7 +100,8 @@ class Choice(ipywidgets.VBox):
         self._menus: list[ipywidgets.Dropdown] = []
         self._more = button("Add column", "plus", "set one more initial state beside these", self._add)
         self._less = button("Remove column", "minus", "take the last column away", self._remove)
-        super().__init__()
+        self._bar = bar(self._more, self._less)
+        super().__init__([self._bar])
         self.add_class("rwkvlab-columns")
 
     def show(self, columns: tuple[str, ...]) -> None:
@@ -116,7 +117,7 @@ class Choice(ipywidgets.VBox):
         self._columns = columns
         self._less.disabled = len(columns) == 1
         self._more.disabled = len(columns) >= min(MOST, len(self._starts.names))
-        self.children = [bar(*self._menus[: len(columns)], self._more, self._less)]
+        self._bar.children = [*self._menus[: len(columns)], self._more, self._less]
 
     def _menu(self, at: int) -> ipywidgets.Dropdown:
         title = "column 1, baseline" if at == 0 else f"column {at + 1}"

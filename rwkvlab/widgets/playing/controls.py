@@ -23,7 +23,6 @@ class Controls(ipywidgets.VBox):
 
     def __init__(self, changed: Callable[[str, Any], object]) -> None:
         self._changed, self._quiet = changed, False
-        style = {"description_width": "initial"}
         menu = ipywidgets.Dropdown(options=self._templates(), description="template", layout={"width": "190px"})
         menu.tooltip = "how the question is written for the model; auto: as the first state's card says"
         menu.style.description_width = "initial"
@@ -40,7 +39,7 @@ class Controls(ipywidgets.VBox):
         }
         self._boxes["chat"].tooltip = "each column remembers its turns; its state can be switched between two questions"
         for name, width in (("temperature", 145), ("top_p", 110), ("max_tokens", 155), ("seed", 125)):
-            self._boxes[name].layout.width, self._boxes[name].style = f"{width}px", style
+            self._boxes[name].layout.width, self._boxes[name].style.description_width = f"{width}px", "initial"
         for name, one in self._boxes.items():
             one.add_class(f"rwkvlab-{name.replace('_', '-')}")
             one.observe(lambda change, name=name: self._on_box(name, change["new"]), "value")

@@ -12,6 +12,7 @@ from rwkvlab.tasks.templates import Template
 from rwkvlab.widgets.base.buttons import bar, button
 from rwkvlab.widgets.base.captions import Caption
 from rwkvlab.widgets.base.code import CodeButton
+from rwkvlab.widgets.base.whole import Whole, all_or_nothing
 from rwkvlab.widgets.base.work import Report, Work
 from rwkvlab.widgets.playing.answers import AnswersView, grid
 from rwkvlab.widgets.playing.asking import Settings, Turn, ask_columns, switches
@@ -24,7 +25,7 @@ from rwkvlab.widgets.playing.inputs import INPUTS, SAMPLING, Inputs
 from rwkvlab.widgets.playing.question import QuestionBox
 
 
-class Playground(Inputs):
+class Playground(Whole, Inputs):
     """Ask a question from several initial states at once; `result` is the last Comparison, None before there is one.
 
     Columns stream side by side, with the same seed; then what differs from the first column, the baseline, is marked,
@@ -33,6 +34,7 @@ class Playground(Inputs):
     waiting, wait() waits, stop() stops and keeps what was written; `error` is what went wrong, shown in the widget.
     """
 
+    @all_or_nothing
     def __init__(
         self,
         model: Model,
@@ -121,11 +123,6 @@ class Playground(Inputs):
             why = "wait until the answers are ready" if self.running else "nothing to save yet; ask something"
             return self._note.say(why, trouble=True)
         self._work.start(partial(self._save, kind, result), "making the file")
-
-    def close(self) -> None:
-        """Stop what runs, and take the widget away."""
-        self._work.close()
-        super().close()
 
     def _settings(self) -> Settings:
         sampling = dict(self.sampling)

@@ -19,8 +19,8 @@ LARGEST = 50 * 2**20  # bytes that are sent to a browser at once
 class QuestionBox(anywidget.AnyWidget):
     """A box whose trait `value` is what stands in it; ask(text) is called when the person asks."""
 
-    _esm = HERE / "question.js"
-    _css = HERE / "question.css"
+    _esm = (HERE / "question.js").read_text("utf-8")
+    _css = (HERE / "question.css").read_text("utf-8")
     value = traitlets.Unicode("", help="The question as it stands in the box.").tag(sync=True)
     hint = traitlets.Unicode("a question for all columns; Ctrl-Enter asks").tag(sync=True)
 

@@ -21,6 +21,7 @@ from rwkvlab.widgets.base.buttons import bar, button
 from rwkvlab.widgets.base.code import CodeButton
 from rwkvlab.widgets.base.pictures import Snapshot, png_of
 from rwkvlab.widgets.base.saving import SaveRow
+from rwkvlab.widgets.base.whole import Whole, all_or_nothing
 from rwkvlab.widgets.base.work import Report, Work
 from rwkvlab.widgets.tuning.controls import controls
 from rwkvlab.widgets.tuning.data import examples_of, traits_of
@@ -31,7 +32,7 @@ from rwkvlab.widgets.tuning.view import LOOK, RunView
 NOTHING = "no examples yet: paste lines, name a JSONL file, or set .examples from Python"
 
 
-class TunePanel(Snapshot, TuneSettings, ipywidgets.VBox):
+class TunePanel(Whole, Snapshot, TuneSettings, ipywidgets.VBox):
     """A panel that tunes a state on examples; its `state` trait is the best state of the last run: read, observe, save.
 
     state is None until a run ends or a State is set from Python; where `go_on` is ticked the next run begins from it,
@@ -41,8 +42,7 @@ class TunePanel(Snapshot, TuneSettings, ipywidgets.VBox):
     what is known of the next one before it starts, or None; `tune_code` the call of `lab.tune` that it stands for.
     """
 
-    _works: tuple[Work, ...] = ()
-
+    @all_or_nothing
     def __init__(
         self,
         model: Model,
@@ -69,7 +69,6 @@ class TunePanel(Snapshot, TuneSettings, ipywidgets.VBox):
         self._taking, self._lock, self._model_taken = False, threading.Lock(), threading.Lock()
         self._codes, self._save = (CodeButton(), CodeButton()), SaveRow(lambda: self.state, model)
         self._save.offer(None, "tuned")
-        self._works = (self.work, self.looking, self._save.work)
         super().__init__(**settings)
         self.add_class("rwkvlab-tune")
         for name, value in traits.items():
@@ -103,12 +102,6 @@ class TunePanel(Snapshot, TuneSettings, ipywidgets.VBox):
     def snapshot(self) -> bytes | None:
         """Return the curve as PNG; None before the first step."""
         return None if self._view.figure is None else png_of(self._view.figure)
-
-    def close(self) -> None:
-        """Stop what runs, and take the panel away."""
-        for work in self._works:
-            work.stop()
-        super().close()
 
     def _lay_out(self) -> tuple[ipywidgets.Widget, ...]:
         made = controls(self)
