@@ -8,7 +8,7 @@ from rwkvlab.measure import state_map, summarise, sweep, trajectory, writes
 from rwkvlab.measure.verifying.verify import verify
 from rwkvlab.model.chat import Conversation
 from rwkvlab.model.engine import Model, load_model
-from rwkvlab.model.examples import read_examples
+from rwkvlab.model.example_files import read_examples
 from rwkvlab.model.file_report import FileReport
 from rwkvlab.model.generate import Generation
 from rwkvlab.model.inspect import inspect_file, inspect_files

@@ -1,13 +1,20 @@
-"""The evidence that states work: `python -m rwkvlab.bundled.evidence --model DIR --data DIR --work DIR --out DIR`.
+"""Evidence that states work: `python -m rwkvlab.bundled.evidence --model DIR --data DIR --work DIR --out DIR --card`.
 
-Reads the states that `world_recipe` tuned, asks them and their controls what is held out, writes tables and figures
-to OUT and a summary into the model's card.json, and prints whether what must hold does.
+Asks states and their controls what is held out, writes tables, figures and a summary to OUT, and prints whether what
+must hold does; --card puts the summary into the model's card.json too, in the place of the one that is there.
+
+Needed: in --data the texts that `rwkvlab.bundled.corpus` makes, and states of the tuning seeds 0 to 4, from
+`python -m rwkvlab.bundled.world_recipe --model DIR --data DIR --work DIR`. It puts those of seed 0 into the model's
+states/, in the place of what is there (so give it a copy of a bundled model), and the others into --work.
+`--seeds 0` asks what is in states/ alone and needs no --work.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +22,16 @@ from typing import Any
 
 import pandas as pd
 
+from rwkvlab.bundled.corpus import SOURCES, read_source
 from rwkvlab.bundled.evidence_arms import ARMS, RANDOM, run_arms
-from rwkvlab.bundled.evidence_tables import Must, by_seed, lifts, musts, summary
+from rwkvlab.bundled.evidence_tables import by_seed, card_summary, lifts, musts, summary
 from rwkvlab.bundled.evidence_texts import margins, run_texts, text_table
 from rwkvlab.bundled.shelf import open_world
-from rwkvlab.bundled.skills import SKILLS
+from rwkvlab.bundled.skills import SKILLS, Skill, skill_of
 from rwkvlab.bundled.world_recipe import SEEDS, read_states, states_folder, write_card
+from rwkvlab.errors import PathError, RwkvLabError, show
 from rwkvlab.model.engine import Model
 from rwkvlab.tensorfile import atomic_write
-
-EXPLAINED = (
-    "Mounting what was read, with its token-shifts, is the same as reading on: 'read tag' and 'read shots' come out "
-    "as 'tag' and 'shots' do. Without the token-shifts the next token does not see the one before it.",
-    "'tag' of swap and list is a tag that the model never met.",
-    "Answers in the styles plain and chinese to Chinese questions are the same, so the states of these two are set "
-    "against each other on English questions alone.",
-)
 
 
 def write_tables(out: Path, rows: pd.DataFrame, texts: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
@@ -77,32 +78,39 @@ def _save(path: Path, figure: Any) -> None:
     atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
-def card_summary(tables: dict[str, pd.DataFrame], said: Sequence[Must], n: int, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return what card.json keeps of the evidence: means by task and arm, the matrix, and what must hold."""
-    found: dict[str, Any] = {"questions of each task": n, "tuning seeds": list(seeds)}
-    found["musts"] = [{"what": one.what, "holds": one.holds, "numbers": one.detail} for one in said]
-    found["explained"] = EXPLAINED
-    for name in ("style", "content", "exact"):
-        table = tables["arms"] if name == "exact" else tables["arms"][tables["arms"]["family"] == "style"]
-        grid = table.pivot(index="arm", columns="task", values=name).round(3)
-        found[f"{name} right"] = {arm: grid.loc[arm].dropna().to_dict() for arm in ARMS if arm in grid.index}
-    if "texts" in tables:
-        table = tables["texts"]
-        table = table[(table["part"] == "all") & table["arm"].isin(("no state", "tag", "state"))]
-        start = table["which"].where(table["arm"] == "state", table["arm"])
-        grid = table.assign(start=start).pivot(index="task", columns="start", values="bits_per_byte").round(4)
-        found["bits per byte, text by start"] = {str(name): row.to_dict() for name, row in grid.iterrows()}
-    return found
+def _skills(sources: bool) -> list[Skill]:
+    return [skill for skill in SKILLS if sources or skill.family != "source"]
 
 
 def gather(model: Model, folder: Path, work: Path | None, seeds: Sequence[int], sources: bool) -> dict[Any, Any]:
     """Return the states of every skill and seed."""
-    skills = [skill for skill in SKILLS if sources or skill.family != "source"]
+    skills = _skills(sources)
     return {
         (skill, seed): state
         for seed in seeds
         for skill, state in read_states(model, states_folder(folder, work or folder, seed, seeds[0]), skills).items()
     }
+
+
+def check_there(folder: Path, work: Path | None, seeds: Sequence[int], data: Path | None) -> None:
+    """Raise PathError, which says what makes them, where states of the seeds or held-out texts are missing."""
+    lacking = {}
+    for seed in seeds:
+        place = states_folder(folder, work or folder, seed, seeds[0])
+        names = {skill_of(path.name) for path in place.glob("*.safetensors")}
+        if missing := [skill.name for skill in _skills(data is not None) if skill not in names]:
+            lacking[seed] = f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''} in {show(place, 200)}"
+    if lacking:
+        first, there = next(iter(lacking.values())), [str(seed) for seed in seeds if seed not in lacking]
+        given = ["--model", folder, *(["--data", data] if data else []), "--work", work or folder, "--seeds", *seeds]
+        rest = f", or ask the others alone: --seeds {' '.join(there)}" if seeds[0] not in lacking else ""
+        raise PathError(
+            f"--seeds: states of seed {', '.join(map(str, lacking))} are missing ({first}); make them with `python -m "
+            f"rwkvlab.bundled.world_recipe {shlex.join(map(str, given))}`, on a copy of a bundled model, since it "
+            f"replaces what is in MODEL/states too{rest}"
+        )
+    for source in SOURCES if data else ():
+        read_source(data, source, held_out=True)  # type: ignore[arg-type]
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -117,14 +125,26 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--draws", type=int, default=RANDOM, help="random states with the same singular values (%(default)s)")
     add("--seed", type=int, default=0, help="of the questions (%(default)s)")
     add("--device", default="auto", help="cuda or cpu (what there is)")
+    add("--card", action="store_true", help="write the summary into the model's card.json (without it, to OUT alone)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write tables, figures and the card's summary; returns 1 where something that must hold does not."""
-    begin, args = time.perf_counter(), _arguments(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
+    """Run the command; returns 1 where something that must hold does not, 2 for a mistake, told in one line."""
+    args = _arguments(argv)
+    try:
+        return _run(args)
+    except RwkvLabError as error:
+        print(f"evidence: error: {show(error, 2000)[1:-1]}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Write tables, figures and the summary; returns main's 0 or 1."""
+    begin = time.perf_counter()
     model = open_world(args.model, args.device)
+    check_there(args.model, args.work, args.seeds, args.data)
+    args.out.mkdir(parents=True, exist_ok=True)
     states = gather(model, args.model, args.work, args.seeds, args.data is not None)
     rows = run_arms(model, states, args.seeds, n=args.n, seed=args.seed, draws=args.draws)
     print(f"{len(rows):,} questions asked, {time.perf_counter() - begin:.0f} s", flush=True)
@@ -136,13 +156,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     said = list(musts(rows, None if texts is None else margins(texts)))
     found = card_summary(tables, said, args.n, args.seeds)
     atomic_write(args.out / "summary.json", lambda file: file.write(_json(found)))
-    write_card(args.model, {"evidence": found})
+    if args.card:
+        write_card(args.model, {"evidence": found})
     write_figures(args.out, tables)
     table = tables["arms"]
     print(table.pivot(index="arm", columns="task", values="exact").reindex(ARMS).round(2).to_string())
     for one in said:
         print(f"{'holds' if one.holds else 'DOES NOT HOLD'}: {one.what} ({one.detail})")
-    print(f"{time.perf_counter() - begin:.0f} s")
+    print(f"{time.perf_counter() - begin:.0f} s; card.json {'written' if args.card else 'left as it was (see --card)'}")
     return 0 if all(one.holds for one in said) else 1
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from rwkvlab.bundled.evidence_arms import CONTROLS
+from rwkvlab.bundled.evidence_arms import ARMS, CONTROLS
 from rwkvlab.measure.interval import interval
 
 MEASURES = ("exact", "style", "content", "logprob")
@@ -16,6 +17,24 @@ LIFT = 0.05  # what no control may add to no state
 GOOD, POOR = 0.95, 0.5  # what a state must reach where no state has at most so much
 # styles that are one and the same for questions in Chinese: for these only questions in English tell them apart
 SAME_IN_CHINESE = {"plain", "chinese"}
+EXPLAINED = (
+    "Mounting what was read, with its token-shifts, is the same as reading on: 'read tag' and 'read shots' come out "
+    "as 'tag' and 'shots' do. Without the token-shifts the next token does not see the one before it.",
+    "'tag' of swap and list is a tag that the model never met.",
+    "Answers in the styles plain and chinese to Chinese questions are the same, so the states of these two are set "
+    "against each other on English questions alone.",
+)
+TITLES = {
+    "style": "style right",
+    "content": "content right",
+    "exact": "exact right",
+    "logprob": "log-probability of the answer (nats)",
+}
+PARTS = {
+    "all": "bits per byte, text by start",
+    "first 100": "bits per byte, text by start, first 100 tokens",
+}
+INTERVAL = ": 95 % interval"
 
 
 class Must(NamedTuple):
@@ -104,6 +123,44 @@ def musts(rows: pd.DataFrame, margin: pd.DataFrame | None = None) -> Iterator[Mu
             for row in near.itertuples()
         ]
         yield Must("of each source's texts its own state is the best", lost.empty, "; ".join(some or said))
+
+
+def card_summary(
+    tables: Mapping[str, pd.DataFrame], said: Sequence[Must], n: int, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Return what card.json keeps of the evidence: by task and arm, the matrix, and what must hold.
+
+    Behind each table of means stands that of their 95 % intervals, [low, high]; those that are not known are left out.
+    """
+    found: dict[str, Any] = {"questions of each task": n, "tuning seeds": list(seeds)}
+    found["musts"] = [{"what": one.what, "holds": one.holds, "numbers": one.detail} for one in said]
+    found["explained"] = EXPLAINED
+    arms = tables["arms"]
+    for name, title in TITLES.items():
+        table = arms[arms["family"] == "style"] if name in ("style", "content") else arms
+        for key, grid in _grids(table, ("arm", "task"), (name, f"{name}_low", f"{name}_high"), 3):
+            found[title + key] = {arm: grid[arm] for arm in ARMS if arm in grid}
+    if "texts" in tables:
+        texts = tables["texts"]
+        texts = texts[texts["arm"].isin(("no state", "tag", "state"))]
+        texts = texts.assign(start=texts["which"].where(texts["arm"] == "state", texts["arm"]))
+        for part, title in PARTS.items():
+            some = texts[texts["part"] == part]
+            for key, grid in _grids(some, ("task", "start"), ("bits_per_byte", "low", "high"), 4):
+                found[title + key] = grid
+    return found
+
+
+def _grids(
+    table: pd.DataFrame, by: tuple[str, str], names: tuple[str, str, str], digits: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the means and then their intervals, rounded, by two columns; names: the columns of mean, low and high."""
+    mean, *ends = (table[name].round(digits).tolist() for name in names)
+    pairs = [list(pair) if all(map(math.isfinite, pair)) else None for pair in zip(*ends, strict=True)]
+    for key, values in (("", mean), (INTERVAL, pairs)):
+        cells = table.assign(cell=pd.Series(values, index=table.index, dtype=object))
+        grid = cells.pivot(index=by[0], columns=by[1], values="cell")
+        yield key, {str(name): row.dropna().to_dict() for name, row in grid.iterrows()}
 
 
 def _grid(rows: pd.DataFrame, name: str) -> np.ndarray:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from rwkvlab.errors import ArgError, FormatError, RwkvLabError, show
-from rwkvlab.model.examples import utf8_file
+from rwkvlab.model.example_files import utf8_file
 from rwkvlab.tensorfile.safetensors import strict_json
 from rwkvlab.tensorfile.source import AGAIN
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from torch import distributed
 import rwkvlab as lab
 from rwkvlab.cli.ask import INTERRUPTED
 from rwkvlab.cli.opening import MODEL_HELP, open_model, open_state
-from rwkvlab.errors import ArgError, DivergedError, PathError, SaveError, TuneError, show
-from rwkvlab.model.examples import located_examples, utf8_file
+from rwkvlab.errors import ArgError, PathError, RwkvLabError, SaveError, TuneError, show
+from rwkvlab.model.example_files import located_examples, utf8_file
 from rwkvlab.model.interrupt import held_interrupt
 from rwkvlab.model.tuning import TuneStep
 from rwkvlab.states.files import SUFFIXES
@@ -67,9 +67,8 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
     """Tune and save; what is wrong with the place to save to is said before anything is trained."""
     with _ranks(arguments) as first:
         out = _place(arguments) if first else Path(arguments.out)
-        found, places = located_examples(arguments.data)
-        examples = [_talk(example) for example in found]
-        talks = arguments.teacher or any(isinstance(one, dict) and "messages" in one for one in examples)
+        examples, places = located_examples(arguments.data)
+        talks = any(isinstance(one, dict) and ("messages" in one or "question" in one) for one in examples)
         note = not (talks or arguments.template)
         arguments.template = arguments.template or ("world" if talks else "raw")
         fresh = not (arguments.checkpoint and os.path.lexists(arguments.checkpoint))
@@ -91,11 +90,10 @@ def tune_command(arguments: argparse.Namespace, _: list[str]) -> int:
                     model, examples, init=init, held_out=arguments.held_out or None, on_step=show_step,
                     cancel=interrupted, **options,
                 )  # fmt: skip
-        except DivergedError as error:
-            if isinstance(error.state, lab.State) and last:
-                _save(error.state, out, arguments)
-            raise
-        except TuneError as error:
+        except RwkvLabError as error:
+            if first and isinstance(state := getattr(error, "state", None), lab.State) and (last or not fresh):
+                with suppress(RwkvLabError):  # of a full disk, say
+                    _save(state, out, arguments)
             raise _located(error, places) from error.__cause__
         stopped = interrupted.is_set() and last < arguments.steps
         if first and stopped and not last and fresh:
@@ -113,18 +111,10 @@ def _say(text: str) -> None:
     print(f"rwkvlab: note: {text}", file=sys.stderr)
 
 
-def _located(error: TuneError, places: Sequence[str]) -> TuneError:
+def _located(error: RwkvLabError, places: Sequence[str]) -> RwkvLabError:
     """An error that names an example, with its place in the file; any other as it is."""
     found = re.match(r"examples\[(\d+)\]", str(error))
     return TuneError(places[int(found[1])] + str(error)[found.end() :]) if found else error
-
-
-def _talk(example: Any) -> Any:
-    """A question with its answer as messages; everything else as it is."""
-    if not isinstance(example, dict) or set(example) != {"question", "answer"}:
-        return example
-    roles = (("user", "question"), ("assistant", "answer"))
-    return {"messages": [{"role": role, "content": example[name]} for role, name in roles]}
 
 
 @contextmanager
@@ -158,6 +148,8 @@ def _place(arguments: argparse.Namespace) -> Path:
         raise ArgError(f"{show(out)}: token shifts are trained, which only .safetensors holds; choose that ending")
     if not arguments.overwrite and os.path.lexists(out):
         raise SaveError(f"{show(out)}: is there already; choose another name, or pass overwrite=True")
+    if arguments.checkpoint and os.path.abspath(arguments.checkpoint) == os.path.abspath(out):
+        raise ArgError(f"{show(out)}: is to be the checkpoint too; choose another name for one of them")
     if not out.parent.is_dir():
         raise PathError(f"{show(out.parent)}: no such folder; make it first")
     return out

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwkvlab.errors import ArgError, FormatError, PromptError, TuneError, show
+from rwkvlab.errors import ArgError, PromptError, TuneError, show
 from rwkvlab.shapes import check_range
 from rwkvlab.tasks.templates import Template, get_template
-from rwkvlab.tensorfile.safetensors import strict_json
-from rwkvlab.tensorfile.source import Source
 
 if TYPE_CHECKING:
     from rwkvlab.model.engine import Model
 
 END_OF_TEXT = 0
-MAX_BYTES = 1 << 30
-_FORMS = 'a (prompt, answer) pair, a text, {"prompt": …, "answer": …}, {"text": …} or {"messages": […]}'
+_FORMS = 'a (prompt, answer) pair, a text, or {"prompt" or "question": …, "answer": …}, {"text": …}, {"messages": […]}'
 
 # what answers prompts: their ids to the ids of each answer, and whether it came to an end
 Write = Callable[[list[list[int]]], list[tuple[list[int], bool]]]
@@ -32,43 +27,6 @@ class Encoded:
 
     ids: list[int]
     wanted: list[bool]
-
-
-def utf8_file(path: str | Path, most: int) -> tuple[str, str]:
-    """Return (the name that messages use, the text) of a file in UTF-8, with or without a byte order mark.
-
-    Raises PathError, FormatError, and ArgError for a file of over `most` bytes.
-    """
-    with closing(Source(path)) as source:
-        name = source.name
-        if source.size > most:
-            raise ArgError(f"{name}: {source.size:,} bytes, at most {most:,} are read; give a part of it")
-        raw = source.bytes_at(0, source.size)
-    try:
-        return name, raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{name}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
-
-
-def read_examples(path: str | Path) -> list[Any]:
-    """Return the examples of a JSONL file, one object a line, as `lab.tune` takes them; blank lines are left out.
-
-    Raises PathError, FormatError that names the line, ArgError for a file without examples or of over 1 GiB.
-    """
-    return located_examples(path)[0]
-
-
-def located_examples(path: str | Path) -> tuple[list[Any], list[str]]:
-    """Return what `read_examples` does, and where each example stands: file and line."""
-    name, text = utf8_file(path, MAX_BYTES)
-    found, places = [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            places.append(f"{name}: line {number}")
-            found.append(strict_json(places[-1], line.strip().encode()))
-    if not found:
-        raise ArgError(f"{name}: holds no examples; give one JSON object a line")
-    return found, places
 
 
 def encode_examples(
@@ -124,7 +82,10 @@ def parted(
     share = check_range("held_out", held_out, 0, 1)
     count = max(1, round(share * len(found)))
     if not 0 < share < 1 or count >= len(found):
-        raise ArgError(f"held_out: {held_out} of {len(found)} examples leaves none to train on, or none apart")
+        raise ArgError(
+            f"held_out: {held_out} of {len(found)} examples leaves none to train on, or none apart; give more "
+            "examples, or hold none out"
+        )
     order = random.Random(seed).sample(range(len(found)), len(found))
     return [found[i] for i in sorted(order[count:])], [found[i] for i in sorted(order[:count])]
 
@@ -168,6 +129,8 @@ def _turns(example: Any, form: Template, where: str) -> Sequence[tuple[str | Non
         keys = set(example)
         if {"prompt", "answer"} <= keys:
             return [(_text(example, "prompt", where), _text(example, "answer", where))]
+        if {"question", "answer"} <= keys:
+            return [form.example(_text(example, "question", where), _text(example, "answer", where))]
         if "messages" in keys:
             return _conversation(example["messages"], form, where)
         if "text" in keys:
@@ -212,6 +175,8 @@ def _encode(model: Model, turns: Sequence[tuple[str | None, str]], where: str) -
     wanted: list[bool] = []
     for prompt, answer in turns:
         asked, told = ([] if text is None else model.encode(text) for text in (prompt, answer))
+        if not told and prompt is None:
+            raise TuneError(f"{where}: the text needs at least one token")
         if not told or (not asked and prompt is not None):
             raise TuneError(f"{where}: prompt and answer need at least one token each, got {show((prompt, answer))}")
         ids += [*asked, *told]

@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 import torch
 
-from rwkvlab.bundled import evidence_arms, evidence_asking
-from rwkvlab.bundled.evidence import card_summary, write_figures, write_tables
+from rwkvlab.bundled import evidence, evidence_arms, evidence_asking
+from rwkvlab.bundled.evidence import write_figures, write_tables
 from rwkvlab.bundled.evidence_arms import ARMS, PLAIN, Arm, arms_of, asks_of, judge, questions, run_arms
 from rwkvlab.bundled.evidence_asking import Ask, Said, ask, begun, token_logprobs
-from rwkvlab.bundled.evidence_tables import by_seed, lifts, musts, summary
+from rwkvlab.bundled.evidence_tables import by_seed, card_summary, lifts, musts, summary
 from rwkvlab.bundled.evidence_texts import HEAD, margins, run_texts, text_table
-from rwkvlab.bundled.shelf import bundled
-from rwkvlab.bundled.skills import FUNCTIONS, SKILLS, windows
+from rwkvlab.bundled.shelf import bundled, open_world
+from rwkvlab.bundled.skills import FUNCTIONS, SKILLS, file_name, windows
+from rwkvlab.bundled.world_recipe import write_card, write_states
 from rwkvlab.measure.interval import interval, wilson
+from rwkvlab.model.random_weights import random_weights
+from rwkvlab.shapes import Dims
 from rwkvlab.states.state import State
 from rwkvlab.tasks.styleworld import combinations
 
@@ -284,6 +287,102 @@ def test_texts_are_held_out_and_counted_in_bits_of_their_bytes(tiny, states, dat
     assert (token_logprobs(tiny, [Ask(ids)])[0] < 0).all()
 
 
+def assert_the_card_holds_what_the_tables_hold(said, tables):
+    """The means that were there, and beside each its interval; the log-probabilities; the first 100 tokens apart."""
+    arms = tables["arms"].set_index(["arm", "task"])
+    names = {"style right": "style", "content right": "content", "exact right": "exact"}
+    for title, name in (names | {"log-probability of the answer (nats)": "logprob"}).items():
+        means, ends = said[title], said[f"{title}: 95 % interval"]
+        tasks = {"emoji", "list"} | ({"copy", "swap"} if name in ("exact", "logprob") else set())
+        assert set(means) == set(ends) == set(ARMS) and all(
+            set(row) == tasks for row in (*means.values(), *ends.values())
+        )
+        for arm, task in ((arm, task) for arm in ARMS for task in tasks):
+            row = arms.loc[arm, task]
+            assert means[arm][task] == round(row[name], 3)
+            assert ends[arm][task] == [round(row[f"{name}_low"], 3), round(row[f"{name}_high"], 3)]
+            assert ends[arm][task][0] <= means[arm][task] <= ends[arm][task][1]
+    texts = tables["texts"].set_index(["part", "task", "arm", "which"])
+    for title, part in (("", "all"), (", first 100 tokens", "first 100")):
+        title = f"bits per byte, text by start{title}"
+        row = texts.loc[part, "tang", "state", "song"]
+        assert said[title]["tang"]["song"] == round(row["bits_per_byte"], 4)
+        assert said[f"{title}: 95 % interval"]["tang"]["song"] == [round(row["low"], 4), round(row["high"], 4)]
+        row = texts.loc[part, "tang", "no state", ""]
+        assert said[title]["tang"]["no state"] == round(row["bits_per_byte"], 4)
+
+
+def test_an_interval_that_is_not_known_is_left_out_of_the_card():
+    rows = table(honest, seeds=(0,), n=1)
+    said = card_summary({"arms": summary(rows)}, [], 1, [0])
+    title = "log-probability of the answer (nats)"
+    assert said[title]["state"]["json"] == -1 and "json" not in said[f"{title}: 95 % interval"]["state"]
+    json.dumps(said, allow_nan=False)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A folder as a bundled model's, of random weights, with a card and states of all skills but the sources."""
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    weights = random_weights(Dims("x070", L=2, H=2, C=32, K=16, V=16, ffn=64, vocab=257), dict.fromkeys("wavg", 4))
+    torch.save({key: value.bfloat16() for key, value in weights.items()}, folder / "rwkv7.pth")
+    tokens = [chr(i) if i < 0x80 else bytes([i]) for i in range(256)]
+    lines = "".join(f"{i} {token!r} {len(token)}\n" for i, token in enumerate(tokens, 1))
+    (folder / "vocab.txt").write_text(lines, "utf-8")
+    made = State(torch.ones(2, 2, 16, 16), like=open_world(folder, "cpu"))
+    write_states(
+        {skill: made for skill in SKILLS if skill.family != "source"}, folder / "states", 5_000_000, "20261123"
+    )
+    write_card(folder, {"name": "rwkv7", "evidence": {"musts": [1, 2]}})
+    return folder
+
+
+def test_states_or_texts_that_are_missing_end_it_in_one_line_before_any_work(
+    world, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(evidence, "run_arms", lambda *_, **__: pytest.fail("asked"))
+    out, work = tmp_path / "out", tmp_path / "work"
+    (work / "seed-1").mkdir(parents=True)
+    for skill in SKILLS[1:14]:
+        name = file_name(skill, "x070", 5_000_000, "20261123")
+        (work / "seed-1" / name).write_bytes((world / "states" / name).read_bytes())
+
+    def said(*argv):
+        assert evidence.main([*map(str, ("--model", world, "--out", out, "--device", "cpu", *argv))]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.startswith("evidence: error: ") and told.err.count("\n") == 1
+        assert not out.exists()
+        return told.err
+
+    line = said("--work", work, "--seeds", 0, 1, 2)
+    assert f"states of seed 1, 2 are missing (copy in '{work / 'seed-1'}')" in line
+    made = f"python -m rwkvlab.bundled.world_recipe --model '{world}' --work {work} --seeds 0 1 2`"
+    assert made in line and line.endswith("or ask the others alone: --seeds 0\n")
+    assert "seed 1, 2, 3, 4 are missing (copy, reverse, sort, … in" in said()
+    line = said("--seeds", 0, "--data", data)  # with texts, states of the sources are asked for too
+    assert "seed 0 are missing (tang, song, shakespeare, … in" in line and f"--data {data} " in line
+    assert "alone" not in line
+    monkeypatch.setattr(evidence, "skill_of", lambda name: pytest.fail("looked for states"))
+    assert "need a folder with rwkv7.pth or rwkv6.pth" in said("--model", tmp_path)
+    monkeypatch.setattr(evidence, "_skills", lambda sources: [])
+    monkeypatch.setattr(evidence, "skill_of", lambda name: None)
+    assert "tang.held.txt: cannot be read" in said("--seeds", 0, "--data", tmp_path)
+
+
+def test_the_card_is_written_where_it_is_asked_for_and_otherwise_left_alone(world, tmp_path, capsys):
+    before, out = (world / "card.json").read_bytes(), tmp_path / "out"
+    argv = ["--model", world, "--out", out, "--seeds", 0, "--n", 2, "--draws", 1, "--device", "cpu"]
+    assert evidence.main([*map(str, argv)]) == 1  # a random model is never right
+    assert (world / "card.json").read_bytes() == before and "card.json left as it was" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} >= {"arms.csv", "lifts.csv", "summary.json", "accuracy_styles.png"}
+    assert evidence.main([*map(str, argv), "--card"]) == 1
+    card = json.loads((world / "card.json").read_text("utf-8"))
+    assert card["name"] == "rwkv7" and card["evidence"] == json.loads((out / "summary.json").read_text("utf-8"))
+    ends = card["evidence"]["exact right: 95 % interval"]
+    assert card["evidence"]["tuning seeds"] == [0] and len(ends["state"]) == 14
+
+
 def test_the_whole_of_it_writes_tables_a_summary_and_figures(tiny, states, data, tmp_path):
     skills = [BY_NAME[name] for name in ("copy", "swap", "emoji", "list")]
     some = {key: state for key, state in states.items() if key[0] in skills}
@@ -296,6 +395,7 @@ def test_the_whole_of_it_writes_tables_a_summary_and_figures(tiny, states, data,
     said = card_summary(tables, list(musts(rows)), 2, [0, 1])
     assert set(json.loads(json.dumps(said))["exact right"]) == set(ARMS)
     assert set(said["bits per byte, text by start"]["tang"]) == {"no state", "tag", *TEXTS}
+    assert_the_card_holds_what_the_tables_hold(said, tables)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"arms.csv", "arms_by_seed.csv", "lifts.csv", "texts.csv", "margins.csv", "texts.png"} <= names
     assert {"accuracy_functions.png", "accuracy_styles.png"} <= names

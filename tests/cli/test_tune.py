@@ -58,6 +58,7 @@ def test_what_is_wrong_with_the_place_is_said_before_the_work(tiny_file, data, t
         ("there.pth", "is there already; choose another name, or give --overwrite", ()),
         ("no/such/s.pth", "no such folder", ()),
         ("s.txt", "need a name ending in .pth", ()),
+        ("s.pth", "is to be the checkpoint too", ("--checkpoint", str(tmp_path / "s.pth"))),
         ("s.pth", "only .safetensors holds", ("--shifts",)),
     ):
         assert run(tiny_file, data, tmp_path / name, *options) == 2
@@ -153,7 +154,8 @@ def test_a_teacher_is_a_text_or_a_file(tiny, tiny_file, data, tmp_path, capsys):
     for name, teacher in (("text", "say yes. "), ("file", f"@{tmp_path / 'teacher.txt'}")):
         options = ("--teacher", teacher, "--teacher-weight", "0.5", "--check", "5", "--no-checkpointing")
         assert run(tiny_file, data, tmp_path / f"{name}.pth", *options) == 0
-        assert "teacher of 9 tokens, weight 0.5" in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert "teacher of 9 tokens, weight 0.5" in said.out and said.err.endswith(NOTE + "\n")
     assert torch.equal(*(lab.load_state(tmp_path / f"{name}.pth").wkv for name in ("text", "file")))
     assert run(tiny_file, data, tmp_path / "s.pth", "--teacher", f"@{tmp_path / 'none'}") == 2
     assert "no such file" in capsys.readouterr().err

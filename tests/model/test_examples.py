@@ -6,7 +6,8 @@ import pytest
 
 from rwkvlab.errors import ArgError, FormatError, PathError, TuneError
 from rwkvlab.model.engine import Model
-from rwkvlab.model.examples import encode_examples, read_examples
+from rwkvlab.model.example_files import read_examples
+from rwkvlab.model.examples import encode_examples
 from rwkvlab.model.random_weights import random_weights
 from rwkvlab.model.weights import Checkpoint
 from rwkvlab.shapes import Dims
@@ -61,7 +62,9 @@ def test_of_a_conversation_the_assistant_counts(model):
         ({"messages": [{"role": "system", "content": "a"}] * 2}, r"messages\[0\]: need"),
         ({"messages": [{"role": "user", "content": "a"}, 5]}, r"messages\[1\]: need"),
         ({"messages": [{"role": "user", "content": " "}, {"role": "assistant", "content": "b"}]}, "empty"),
-        ("", "need at least one token"),
+        ("", "the text needs at least one token"),
+        ({"text": ""}, "the text needs at least one token"),
+        (("a", ""), "prompt and answer need at least one token each"),
         (b"ab", "need a"),
         (None, "need a"),
     ],

@@ -58,7 +58,7 @@ class TuningJob:
 
     @property
     def best(self) -> State | None:
-        """What `wait` would return if the run ended here; None before its first step and where it failed."""
+        """What `wait` would return if the run ended here, and where it failed the best before; None until a step."""
         session = self._session
         return self._state if session is None or self.done else session.best()
 
@@ -103,6 +103,8 @@ class TuningJob:
             self._state = session.go(seen, self._cancel)
         except BaseException as error:
             self.error, self._trace = error, error.__traceback__
+            state = getattr(error, "state", None)
+            self._state = state if isinstance(state, State) else None
         finally:
             self._session = None  # its optimizer and its examples are large
             atexit.unregister(self._leave)
@@ -126,7 +128,8 @@ def start_tuning(model: Model, examples: Iterable[Any], **options: Any) -> Tunin
     """Begin what `tune(model, examples, **options)` does, in a thread, and return at once.
 
     The options are those of `tune`, on_step (called in that thread) and cancel included, and so is the result, bit by
-    bit: `start_tuning(…).wait()`. What `tune` would refuse is raised here, before the thread starts. Where the program
+    bit: `start_tuning(…).wait()`. What `tune` would refuse is raised here, before the thread starts; answers that a
+    teacher is to write are written before, too. Where the program
     ends first, the run ends after the step in hand; with checkpoint= the same call then goes on from there.
     """
     given = signature(tune).bind(model, examples, **options)

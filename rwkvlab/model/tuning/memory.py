@@ -31,19 +31,21 @@ LAYER_BACK = 2.0
 
 def tuning_memory(
     model: Model, batch: int, tokens: int, *, counted: int | None = None, teacher: bool = False,
-    checkpointing: bool | None = None,
+    checkpointing: bool | None = None, held_out: int = 0,
 ) -> int:  # fmt: skip
     """Return about how many bytes `tune` needs beside the weights at its peak, for batches of rows of so many tokens.
 
     What the model keeps of a token for the way back is measured by reading 64 and 128 tokens; the rest is arithmetic.
     counted: tokens of a batch that the loss counts (None: all); teacher: whether there is one; checkpointing as in
-    `tune`. On a CPU the peak of the process was measured at 0.7 to 1.4 times this: how much depends on how the system
-    hands out memory. Raises ArgError.
+    `tune`; held_out: tokens of a batch of held-out examples, of which nothing is kept beyond a layer. On a CPU the peak
+    of the process was measured at 0.7 to 1.4 times this: how much depends on how the system hands out memory. Raises
+    ArgError.
     """
     batch = int(check_range("batch", batch, 1, 10**7, whole=True))
     tokens = int(check_range("tokens", tokens, 1, 10**9, whole=True))
     most = batch * tokens
     counted = most if counted is None else int(check_range("counted", counted, 1, most, whole=True))
+    held_out = int(check_range("held_out", held_out, 0, 10**15, whole=True))
     dims, where, size = model.dims, model.device.type, model.dtype.itemsize
     again = recomputes(model, checkpointing)
     few, many = (_kept(model, count) for count in PROBES)
@@ -57,7 +59,8 @@ def tuning_memory(
     state = 4 * (dims.L * dims.H * dims.V * dims.K + 2 * dims.L * dims.C)
     states = STATES + FLOWS.get(where, GRAPHED) * batch
     logits = min(counted, max(1, PIECE // dims.vocab)) * dims.vocab * 4 * (8 if teacher else 4)
-    return int(most * per_token + graphed + states * state + logits + 2 * counted * dims.C * size)
+    training = most * per_token + graphed + 2 * counted * dims.C * size
+    return int(max(training, held_out * (layer + 2 * dims.C * size)) + states * state + logits)
 
 
 def recomputes(model: Model, checkpointing: bool | None) -> bool:

@@ -69,20 +69,29 @@ def tuning_plan(
     rows, apart = parted(model, examples, held_out, template, seed, write if teacher else None)
     options = Options(1, 1.0, batch, seed, False, template, None, None, None, None, None, 1.0, checkpointing)
     size, _ = options.checked(len(rows), bool(apart))
-    memory, _ = batch_memory(model, rows, size, teacher, recomputes(model, checkpointing))
+    memory, _ = batch_memory(model, rows, apart, size, teacher, recomputes(model, checkpointing))
     lengths = [len(row.ids) for row in (*rows, *apart)]
     free = free_memory(model.device)
     return TuningPlan(len(rows), len(apart), sum(lengths), max(lengths), size, memory, free, len(asked))
 
 
 def batch_memory(
-    model: Model, examples: Sequence[Encoded], rows: int, teacher: bool, checkpointing: bool | None
-) -> tuple[int, str]:
-    """Return what batches of so many rows of these examples need, as `tuning_memory` has it, and what that is for."""
+    model: Model, examples: Sequence[Encoded], apart: Sequence[Encoded], rows: int, teacher: bool,
+    checkpointing: bool | None,
+) -> tuple[int, str]:  # fmt: skip
+    """Return what batches of so many rows of these examples need, as `tuning_memory` has it, and what that is for.
+
+    apart: the held-out ones, read as many at a time.
+    """
     longest = max(len(row.ids) for row in examples) - 1
     counted = min(rows * longest, rows * max(sum(row.wanted) for row in examples))
-    found = tuning_memory(model, rows, longest, counted=counted, teacher=teacher, checkpointing=checkpointing)
-    return found, f"a batch of {rows} rows of up to {longest} tokens"
+    held = max((len(row.ids) - 1 for row in apart), default=0)
+    found = tuning_memory(
+        model, rows, longest, counted=counted, teacher=teacher, checkpointing=checkpointing,
+        held_out=min(rows, len(apart)) * held,
+    )  # fmt: skip
+    beside = f", {held} of those held out" if held > longest else ""
+    return found, f"a batch of {rows} rows of up to {longest} tokens{beside}"
 
 
 def _size(count: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -14,6 +13,7 @@ from rwkvlab.errors import DivergedError
 from rwkvlab.model.examples import Encoded
 from rwkvlab.model.tuning.graphed import with_room
 from rwkvlab.model.tuning.loss import Objective, counted
+from rwkvlab.model.tuning.pace import Pace
 from rwkvlab.model.tuning.ranks import Ranks
 from rwkvlab.states.card import StateCard
 from rwkvlab.states.state import State
@@ -28,7 +28,7 @@ class Run:
 
     done: steps; measured: after how many of them the held-out loss was last measured (-1: never); lowest: the lowest,
     found after `at` steps, `worse`: measurements since. `lock` is held while any of it changes, so that another thread
-    may look in between.
+    may look in between. Raises DivergedError, to which whoever runs it gives the state.
     """
 
     def __init__(
@@ -46,14 +46,15 @@ class Run:
         self.params = [getattr(start, name).detach().to(self.model.device, copy=True) for name in NAMES]
         self.trained = [param.requires_grad_() for param in self.params[: 3 if shifts else 1]]
         self.optimizer = torch.optim.Adam(self.trained, lr=lr)
-        self.done = self.at = self.worse = self.read = self.first = 0
+        self.done = self.at = self.worse = self.first = 0
         self.measured = -1
-        self.started = time.perf_counter()
+        self.pace = Pace()
         self.lowest = math.inf
         self.kept = self.params
 
     def step(self, rows: Sequence[Encoded], rate: float, steps: int) -> float:
         """One step at a rate; returns the loss of its batch."""
+        self.pace.step(self.done - self.first)
         self.optimizer.param_groups[0]["lr"] = rate
         count, mine = counted(rows), self.ranks.share(rows)
         loss = with_room(self.objective.passes, lambda: self._backward(mine, count))
@@ -61,16 +62,14 @@ class Run:
         self.ranks.add([loss, *grads])
         value, *sums = torch.stack([loss, *(grad.sum() for grad in grads)]).tolist()  # the GPU is waited for once
         if not all(map(math.isfinite, (value, *sums))):
-            error = DivergedError(
+            raise DivergedError(
                 f"tune: the loss ({value:.4g}) or its gradient is not finite at step {self.done + 1} of {steps}, "
-                f"lr {rate:.3g}; start again with a smaller lr (the state before it is the error's .state)"
+                f"lr {rate:.3g}; start again with a smaller lr (the best state before it is the error's .state)"
             )
-            error.state = self.state("", f"tuned: {self.done} of {steps} steps, before the loss was not finite")
-            raise error
         with self.lock:
             self.optimizer.step()
             self.done += 1
-        self.read += sum(len(row.ids) - 1 for row in rows)
+        self.pace.tokens += sum(len(row.ids) - 1 for row in rows)
         return value
 
     def _backward(self, rows: Sequence[Encoded], count: int) -> Tensor:
@@ -85,11 +84,6 @@ class Run:
             loss.backward()
         return loss.detach()
 
-    def pace(self, steps: int) -> tuple[float, float]:
-        """Tokens a second since the run was started or taken up again, and the seconds that are left."""
-        took = time.perf_counter() - self.started
-        return self.read / took, took / (self.done - self.first) * (steps - self.done)
-
     def measure(self, stop: Callable[[], bool]) -> float | None:
         """The loss of the held-out examples, if there are any; the state is kept where it is the lowest so far.
 
@@ -98,7 +92,7 @@ class Run:
         if not self.apart:
             return None
         total, count = 0.0, 0
-        with torch.no_grad():
+        with self.pace.measuring(), torch.no_grad():
             for at in range(0, len(self.apart), self.size):
                 if at and stop():
                     return None
@@ -107,6 +101,12 @@ class Run:
                 total += float(self.objective.total(self.params, mine)) if mine else 0.0
                 count += counted(rows)
         loss = self.ranks.sum(total) / count
+        if not math.isfinite(loss):
+            self.measured = self.done  # so that the state is none that came out so
+            raise DivergedError(
+                f"tune: the held-out loss is not finite ({loss}) after {self.done} steps; look for examples there that "
+                "are unlike the others, or start again with a smaller lr (the best state before is the error's .state)"
+            )
         with self.lock:
             self.worse, self.measured = self.worse + 1, self.done
             if loss < self.lowest:
@@ -118,15 +118,25 @@ class Run:
         """Whether that many measurements in a row have found nothing lower."""
         return patience is not None and self.worse >= patience
 
+    @property
+    def best(self) -> Sequence[Tensor]:
+        """The parts of the best state so far."""
+        return self.kept if self.judged else self.params
+
+    @property
+    def judged(self) -> bool:
+        """Whether the best state is chosen by the held-out loss; else, before that was measured, it is the last."""
+        return bool(self.apart) and (self.measured > 0 or self.done == 0)
+
     def norm(self) -> float:
         """That of all that is trained."""
         return math.hypot(*(float(param.detach().norm()) for param in self.trained))
 
     def state(self, template: str, recipe: str) -> State:
-        """The best state so far; without held-out examples, the last."""
+        """The best state so far; without held-out examples, and before their loss was measured, the last."""
         card = StateCard(arch=self.model.dims.arch, base=self.model.card.fingerprint, template=template, recipe=recipe)
         with self.lock:
-            wkv, att_shift, ffn_shift = (param.detach().to("cpu", copy=True) for param in self.kept)
+            wkv, att_shift, ffn_shift = (param.detach().to("cpu", copy=True) for param in self.best)
         return State(wkv, att_shift=att_shift, ffn_shift=ffn_shift, card=card)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,10 +7,13 @@ import json
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from rwkvlab.errors import ArgError, DivergedError, show
 from rwkvlab.model.examples import Write, batches, parted
 from rwkvlab.model.interrupt import held_interrupt, stop_reason
 from rwkvlab.model.parts import Way
@@ -25,7 +28,7 @@ from rwkvlab.model.tuning.run import Run
 from rwkvlab.model.tuning.saving import Saving, identity, place
 from rwkvlab.model.tuning.step import TuneStep
 from rwkvlab.model.tuning.teacher import teacher_state, write_answers
-from rwkvlab.states.fits import check_fits
+from rwkvlab.states.fits import check_fits, check_model
 from rwkvlab.states.state import State
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class Session:
         options: Options,
         cancel: threading.Event | None = None,
     ) -> None:
+        _check(model, cancel)
         self.model, self.options, self.init, self.cancel = model, options, init, cancel
         self.teacher, self.taught = teacher_state(model, options.teacher)
         self.rows, self.apart = parted(model, examples, held_out, options.template, options.seed, self._writer())
@@ -64,7 +68,7 @@ class Session:
     def go(self, on_step: Callable[[TuneStep], object] | None = None, cancel: threading.Event | None = None) -> State:
         """Train; returns the best state. What `tune` says of Ctrl-C, `cancel` and errors holds."""
         options, run = self.options, self.run
-        with closing(self.passes), held_interrupt() as interrupted:
+        with closing(self.passes), self._kept_by_errors(), held_interrupt() as interrupted:
 
             def stop() -> bool:
                 return self.ranks.any(bool(stop_reason(cancel, interrupted)))
@@ -82,11 +86,25 @@ class Session:
                 step = self._report(loss, rate, measured)
                 self.ranks.lead(lambda step=step: self._tell(step, on_step))  # type: ignore[misc]
             self.ranks.lead(self._save)
+        if interrupted.is_set() and run.done < options.steps:
+            text = f"tune: interrupted after step {run.done} of {options.steps}"
+            warnings.warn(f"{text}; the state so far is returned, its recipe tells", stacklevel=3)
         return run.state(options.form, self._recipe())
 
+    @contextmanager
+    def _kept_by_errors(self) -> Iterator[None]:
+        """Give an error that ends the run the best state so far as its `state`: no work is lost."""
+        try:
+            yield
+        except Exception as error:
+            if self.guard is not None and (self.run.done or isinstance(error, DivergedError)):
+                with suppress(RuntimeError):  # of a GPU that is gone
+                    vars(error)["state"] = self.run.state(self.options.form, self._recipe())
+            raise
+
     def best(self) -> State | None:
-        """The best state so far, for any thread; None before the run has begun."""
-        if self.guard is None:
+        """The best state so far, for any thread; None before the first step."""
+        if self.guard is None or not self.run.done:
             return None
         with self.run.lock:
             return self.run.state(self.options.form, self._recipe())
@@ -98,7 +116,8 @@ class Session:
     def _report(self, loss: float, rate: float, measured: float | None) -> TuneStep:
         run, steps = self.run, self.options.steps
         assert self.guard is not None
-        tokens, left = run.pace(steps)
+        checks = -(-steps // self.check) - run.done // self.check if run.apart and run.done < steps else 0
+        tokens, left = run.pace.told(steps - run.done, checks)
         best = run.lowest if run.apart else None
         multiple = self.guard.multiple(run.params[0])
         return TuneStep(run.done, steps, loss, run.norm(), rate, measured, best, tokens, left, multiple)
@@ -125,7 +144,7 @@ class Session:
     def _memory(self) -> int:
         """About how many bytes the run needs beside the weights; what does not fit is refused."""
         rows = -(-self.size // self.ranks.world)
-        found, what = batch_memory(self.model, self.rows, rows, self.teacher is not None, self.again)
+        found, what = batch_memory(self.model, self.rows, self.apart, rows, self.teacher is not None, self.again)
         check_memory(self.model, found, what)
         return found
 
@@ -169,11 +188,21 @@ class Session:
         options, run, init = self.options, self.run, self.init
         origin = "" if init is None else f", from {init.card.name or init.card.recipe or 'a state'}"
         count = f"{options.steps} steps" if run.done == options.steps else f"{run.done} of {options.steps} steps"
-        ending = f", {len(self.apart)} held out: loss {run.lowest:.4g} after {run.at} steps" if self.apart else ""
+        best = f"loss {run.lowest:.4g} after {run.at} steps" if run.judged else "not measured yet"
+        ending = f", {len(self.apart)} held out: {best}" if self.apart else ""
         settings = f"lr {options.lr:g}, batch {self.size}, {len(self.rows)} examples, seed {options.seed}"
         if self.taught:
             weight = "" if options.teacher_weight == 1 else f", weight {options.teacher_weight:g}"
             origin = f"{origin}, {self.taught}{weight}"
         assert self.guard is not None
-        far = self.guard.finding(run.kept[0])
+        far = self.guard.finding(run.best[0])
         return f"tuned: {count}, {settings}{origin}{ending}" + (f", {far}" if far else "")
+
+
+def _check(model: object, cancel: object) -> None:
+    """Raise ArgError for what is no model and no event, and where PyTorch keeps no gradients."""
+    check_model("model", model)
+    if cancel is not None and not hasattr(cancel, "is_set"):
+        raise ArgError(f"cancel: need a threading.Event, got {show(type(cancel).__name__)}")
+    if torch.is_inference_mode_enabled():
+        raise ArgError("tune: inside torch.inference_mode() nothing can be trained; call it outside")

@@ -32,8 +32,9 @@ def tune(
 
     examples: (prompt, answer) pairs as the model reads and writes them (`Task.examples()` formats them by a chat
     template), texts, or mappings as JSONL holds them (`lab.read_examples`): {"prompt", "answer"}, {"text"}, or
-    {"messages"} of user and assistant, written in `template`, whose name the card keeps. The loss is the cross-entropy
-    of the answers (of a text: of all but its first token) and of the end of text (id 0) after them. Adam, the rate
+    {"messages"} of user and assistant or, in short, {"question", "answer"}, written in `template` ("": world; the card
+    keeps the name that is given). The loss is the cross-entropy of the answers (of a text: of all but its first token)
+    and of the end of text (id 0) after them. Adam, the rate
     falling from lr to 0 along a cosine; batch is the number of examples a step (None: 16, or all if there are fewer),
     drawn without replacement by `seed`. init is where to start (None: zeros); the token shifts are trained too where
     `shifts`.
@@ -45,7 +46,8 @@ def tune(
 
     held_out: examples that are not trained on, or the share of `examples` to set apart by `seed`. Their loss is
     measured before the first step, after every `check` steps (None: a twentieth of all) and after the last one; the
-    state with the lowest is returned, and after `patience` measurements without a lower one the run ends.
+    state with the lowest is returned, and after `patience` measurements without a lower one the run ends. A run that is
+    stopped before its first `check` returns the last state.
 
     teacher: a prompt that the same model, frozen, reads before each example, or a State that it reads them from; the
     loss is then KL(teacher || student) of what counts, or `teacher_weight` of it and the rest the cross-entropy. Of
@@ -57,22 +59,22 @@ def tune(
     differs, where the file is of another run, and where it is none. checkpointing: the activations of a layer are
     computed again on the way back, which takes a quarter more time and far less memory (None: on a GPU).
 
-    Ctrl-C, or `cancel` set by another thread, ends it after the step in hand: the best state so far (without held_out,
-    the last) is returned, and its card's recipe tells. on_step is given a TuneStep after each step; without it a bar
-    tells how far the run is. A warning and the recipe tell where heads run beyond ten times the norms that they have
-    after an example read from zeros. Where torch.distributed is initialised, each process takes its share of every
-    batch, the first one writes and reports, and all return the state that one would come to alone (measured: to 4e-7 of
-    its norm).
+    Ctrl-C (which a warning confirms), or `cancel` set by another thread, ends it after the step in hand: the best state
+    so far (without held_out, the last) is returned, and its card's recipe tells. on_step is given a TuneStep after each
+    step; without it a bar tells how far the run is. A warning and the recipe tell where heads run beyond ten times the
+    norms that they have after an example read from zeros. Where torch.distributed is initialised, each process takes
+    its share of every batch, the first writes and reports, and all return what one alone would (to 7e-7 of its norm).
 
     Raises TuneError for examples that cannot be used, and where the memory that it needs (`lab.tuning_memory`) is not
-    free; ArgError for a setting out of its range, MismatchError for an init that does not fit, DivergedError where the
-    loss or a gradient is not finite, with the state before it as its `state`.
+    free; ArgError for a setting out of its range, MismatchError for an init that does not fit, DivergedError where a
+    loss or a gradient is not finite, Cancelled where it is stopped while the teacher writes. What ends a run that has
+    begun, an error in on_step or a full disk too, has the best state before it as its `state`.
     """
     options = Options(
         steps, lr, batch, seed, shifts, template, check, patience, checkpoint, every, teacher, teacher_weight,
         checkpointing,
     )  # fmt: skip
-    session = Session(model, examples, init, held_out, options)
+    session = Session(model, examples, init, held_out, options, cancel)
     if on_step is not None:
         return session.go(on_step, cancel)
     with tqdm(total=steps, delay=2, desc="tune", unit="step", leave=False) as bar:

@@ -73,11 +73,9 @@ class StateMixer(Whole, Snapshot, ipywidgets.VBox):
         self._save = SaveRow(lambda: self.state)
         self._figure: Any = None
         parts = [self._controls, self.picture, self.caption, self._answer, self.work, self._save, self._code]
-        parts = [part for part in parts if part is not None]
-        super().__init__(parts, **options)
+        super().__init__([part for part in parts if part is not None], **options)
         self.add_class("rwkvlab-mixer")
-        start = [1.0] if len(names) == 1 else [0.5, 0.5] if len(names) == 2 else [1 / max(1, len(names))] * len(names)
-        weights = dict(zip(names, start, strict=True))
+        weights = dict.fromkeys(names, 1 / max(1, len(names)))
         self.recipe = recipe or {"weights": weights, "method": "lerp" if len(weights) == 2 else "mix"}
         if state is not None:
             self.state = state

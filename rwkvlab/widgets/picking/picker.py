@@ -56,15 +56,14 @@ class StatePicker(Whole, ipywidgets.VBox):
         self._lock, self._quiet = threading.RLock(), False
         self._next: State | None = None
         self._listed: list[Row | None] = []
-        self.table = Table(label="states", sort=sort)
-        self.caption = Caption()
+        self.table, self.caption = Table(label="states", sort=sort), Caption()
         self._words = text_box("filter", "words that a row must have", "filter")
         self._refresh = button("Refresh", "refresh", "look for new, gone and changed files", self.refresh)
         self._path = text_box("folder", "path of one more folder", "folder")
         self._add = button("Add folder", "plus", "list the states of this folder too", self._on_add)
         self._code = CodeButton()
-        below = bar(self._path, self._add, self._code)
-        super().__init__([bar(self._words, self._refresh), self.table, self.caption, below], **options)
+        rows = [bar(self._words, self._refresh), self.table, self.caption, bar(self._path, self._add, self._code)]
+        super().__init__(rows, **options)
         self.add_class("rwkvlab-picker")
         self.table.on_choose(self._on_table)
         traitlets.link((self, "filter"), (self._words, "value"))

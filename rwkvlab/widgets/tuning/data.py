@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rwkvlab.errors import ArgError, FormatError, show
-from rwkvlab.model.examples import read_examples
+from rwkvlab.model.example_files import read_examples
 from rwkvlab.tensorfile.safetensors import strict_json
 from rwkvlab.widgets.base.code import variable_of
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 
 import pytest
@@ -105,8 +106,14 @@ def test_what_ends_it_is_its_error_and_waiting_raises_it(model):
     def breaks(step):
         raise OSError("the callback's own")
 
-    with pytest.raises(OSError, match="the callback's own"):
-        start_tuning(model, PAIRS, on_step=breaks).wait()
+    job = start_tuning(model, PAIRS, on_step=breaks)
+    depths = []
+    for _ in range(3):
+        with pytest.raises(OSError, match="the callback's own") as caught:
+            job.wait()
+        depths.append(len(traceback.extract_tb(caught.value.__traceback__)))
+    assert len(set(depths)) == 1, "waiting again adds nothing to the error"
+    assert job.best.card.recipe.startswith("tuned: 1 of")
 
 
 def test_an_event_from_outside_stops_it_too(model):

@@ -14,6 +14,7 @@ import torch
 import rwkvlab.model.tuning.memory as memory
 from rwkvlab.errors import ArgError, TuneError
 from rwkvlab.model.tuning import start_tuning, tune, tuning_memory
+from rwkvlab.model.tuning.plan import tuning_plan
 
 PAIRS = [("a>", "bcd"), ("ba>", "x"), ("yes or no?", "yes"), ("q", "rst")]
 
@@ -42,6 +43,17 @@ def test_it_grows_with_what_is_read_and_falls_with_checkpointing(make, arch):
     assert tuning_memory(model, 4, 100, checkpointing=True) < few < tuning_memory(model, 4, 100, teacher=True)
     assert tuning_memory(model, 4, 100, counted=10) < few
     assert all(x.grad is None for x in model._checkpoint.weights.values())
+
+
+def test_long_held_out_examples_are_counted(model):
+    assert tuning_memory(model, 4, 100) == tuning_memory(model, 4, 100, held_out=400)
+    found = [tuning_memory(model, 4, 10, held_out=4 * tokens) for tokens in (10_000, 20_000)]
+    assert 10 * tuning_memory(model, 4, 10) < found[0] and 1.9 * found[0] < found[1] < 2.1 * found[0]
+    plans = [tuning_plan(model, PAIRS, held_out=[("a", "b" * long)], batch=4) for long in (3, 5000)]
+    assert 10 * plans[0].memory < plans[1].memory
+    job = start_tuning(model, PAIRS, steps=1, held_out=[("a", "b" * 5000)])
+    job.wait()
+    assert job.memory == plans[1].memory
 
 
 def test_settings_out_of_range_are_named(model):

@@ -188,8 +188,9 @@ def test_a_full_disk_ends_the_run_and_what_was_kept_stays(model, pairs, path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(saving, "write_safetensors", full)
-        with pytest.raises(SaveError, match="no space left"):
+        with pytest.raises(SaveError, match="no space left") as caught:
             tune(model, pairs, checkpoint=path, **SETTINGS)
+    assert caught.value.state.card.recipe.startswith("tuned: ") and caught.value.state.wkv.any()
     assert path.read_bytes() == before
 
 

@@ -7,8 +7,10 @@ import threading
 import pytest
 import torch
 
-from rwkvlab.errors import ArgError, DivergedError, MismatchError, TuneError
-from rwkvlab.model.tuning import tune
+from rwkvlab.errors import ArgError, Cancelled, DivergedError, MismatchError, TuneError
+from rwkvlab.model.tuning import pace, tune
+from rwkvlab.model.tuning.loss import Objective
+from rwkvlab.model.tuning.run import Run
 from rwkvlab.states.state import State
 
 EXAMPLES = [("a>", "bcd"), ("ba>", "x"), ("yes or no?", "yes"), ("q", "rst")]
@@ -105,7 +107,8 @@ def test_ctrl_c_returns_the_state_so_far_and_python_keeps_its_handler(model):
         if step.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    state = tune(model, EXAMPLES, steps=50, on_step=interrupt)
+    with pytest.warns(UserWarning, match="interrupted after step 2 of 50; the state so far is returned"):
+        state = tune(model, EXAMPLES, steps=50, on_step=interrupt)
     assert state.card.recipe.startswith("tuned: 2 of 50 steps")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -144,7 +147,8 @@ def test_ctrl_c_returns_the_best_state(model):
             os.kill(os.getpid(), signal.SIGINT)
 
     apart = [("zz", "never seen"), ("y", "w")]
-    state = tune(model, EXAMPLES, steps=40, lr=0.5, held_out=apart, check=1, on_step=interrupt)
+    with pytest.warns(UserWarning, match="interrupted after step 30 of 40"):
+        state = tune(model, EXAMPLES, steps=40, lr=0.5, held_out=apart, check=1, on_step=interrupt)
     again = tune(model, EXAMPLES, steps=40, lr=0.5, held_out=apart, check=1)
     assert state.card.recipe.startswith("tuned: 30 of 40 steps")
     assert loss_of(model, state, apart) >= loss_of(model, again, apart) * (1 - 1e-6)
@@ -220,3 +224,100 @@ def test_only_the_logits_of_counted_tokens_are_formed(model, start):
         every = model.run(tokens, model.begin([start, None]), "all")
     assert some.shape == (3, 257)
     torch.testing.assert_close(some, every[at])
+
+
+@pytest.mark.parametrize(("stop", "at"), [(3, "not measured yet"), (7, "after 5 steps")])
+def test_stopped_before_the_first_measurement_the_last_state_is_returned(model, stop, at):
+    seen, cancel, apart = [], threading.Event(), [("zz", "y")]
+
+    def note(step):
+        seen.append(step)
+        if step.step == stop:
+            cancel.set()
+
+    state = tune(model, EXAMPLES, steps=40, held_out=apart, check=5, on_step=note, cancel=cancel)
+    assert state.card.recipe.endswith(at) and state.card.recipe.startswith(f"tuned: {stop} of 40 steps")
+    assert float(state.wkv.norm()) == pytest.approx(seen[min(stop, 5) - 1].norm, rel=1e-5)
+
+
+def test_the_error_that_ends_a_run_has_the_best_state(model):
+    def breaks(step):
+        if step.step == 7:
+            raise OSError("the callback's own")
+
+    with pytest.raises(OSError, match="the callback's own") as caught:
+        tune(model, EXAMPLES, steps=40, template="raw", held_out=[("zz", "y")], check=5, on_step=breaks)
+    state = caught.value.state
+    assert torch.equal(state.wkv, tune(model, EXAMPLES, steps=40, held_out=[("zz", "y")], check=5, cancel=at(5)).wkv)
+    assert state.card.template == "raw" and state.card.recipe.endswith("after 5 steps")
+
+
+class at:
+    """An event that is set at a step; it is asked before each step, and once before the first measurement."""
+
+    def __init__(self, step):
+        self.left = step + 2
+
+    def is_set(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(model, monkeypatch):
+    real = Objective.total
+
+    def broken(self, params, rows):
+        loss = real(self, params, rows)
+        return loss if torch.is_grad_enabled() or not params[0].any() else loss * float("inf")
+
+    monkeypatch.setattr(Objective, "total", broken)
+    with pytest.raises(DivergedError, match=r"the held-out loss is not finite \(inf\) after 5 steps") as caught:
+        tune(model, EXAMPLES, steps=40, held_out=[("zz", "y")], check=5)
+    assert not caught.value.state.wkv.any() and "5 of 40 steps" in caught.value.state.card.recipe
+
+
+def test_the_time_left_counts_steps_and_measurements_apart(model, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: now[0])
+    real_step, real_total = Run._backward, Objective.total
+
+    def slow_step(self, *args):
+        now[0] += 100.0 if not self.done else 2.0  # the first compiles
+        return real_step(self, *args)
+
+    def slow_total(self, *args):
+        now[0] += 0.0 if torch.is_grad_enabled() else 30.0
+        return real_total(self, *args)
+
+    monkeypatch.setattr(Run, "_backward", slow_step)
+    monkeypatch.setattr(Objective, "total", slow_total)
+    seen = []
+    tune(model, EXAMPLES, steps=25, batch=4, held_out=[("zz", "y")], check=10, on_step=seen.append)
+    tokens = sum(len(model.encode(prompt + answer)) for prompt, answer in EXAMPLES)
+    left = {step.step: step.seconds_left for step in seen}
+    assert [left[1], left[2], left[9], left[10]] == [2490.0, 136.0, 122.0, 90.0]
+    assert [left[20], left[24], left[25]] == [40.0, 32.0, 0.0]
+    assert seen[0].tokens_per_second == tokens / 100
+    assert all(step.tokens_per_second == tokens / 2 for step in seen[1:])
+
+
+def test_what_is_no_model_and_no_event_is_named(model):
+    with pytest.raises(ArgError, match=r"model: need a model, got .str."):
+        tune("rwkv7", EXAMPLES)
+    with pytest.raises(ArgError, match=r"cancel: need a threading.Event, got .bool."):
+        tune(model, EXAMPLES, cancel=True)
+    with torch.inference_mode(), pytest.raises(ArgError, match="inference_mode"):
+        tune(model, EXAMPLES)
+
+
+def test_a_teacher_that_writes_is_stopped(model):
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled, match="nothing was trained"):
+        tune(model, [{"prompt": "ab"}], teacher="be brief", cancel=cancel)
+
+
+def test_a_question_with_its_answer_is_a_conversation(model):
+    talk = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}]
+    states = [tune(model, given, steps=2, template="g1") for given in (talk, [{"question": "q", "answer": "a"}])]
+    assert torch.equal(*(state.wkv for state in states))
