@@ -48,9 +48,8 @@ def tune_many(
     The states, by the names of `runs`, are those that `tune(model, examples, steps=, lr=, batch=, seed=, template=)`
     gives for each alone, but for rounding: each has its own loss, and Adam works number by number. seeds: one for all,
     or one a name. on_step is given the step (from 1) and the loss of every run in nats a counted token. Ctrl-C, or
-    `cancel` set by another thread, ends all after the step in hand. Raises what `tune` raises, but that no memory is
-    estimated; DivergedError names the
-    runs that diverged and has the states before the step, by name, as its `states`.
+    `cancel` set by another thread, ends all after the step in hand. Raises what `tune` raises, but estimates no memory;
+    DivergedError names the runs that diverged and has the states before the step, by name, as its `states`.
     """
     rows = _encoded(model, runs, template)
     check_range("steps", steps, 1, 10**7, whole=True)
