@@ -129,8 +129,8 @@ def start_tuning(model: Model, examples: Iterable[Any], **options: Any) -> Tunin
 
     The options are those of `tune`, on_step (called in that thread) and cancel included, and so is the result, bit by
     bit: `start_tuning(…).wait()`. What `tune` would refuse is raised here, before the thread starts; answers that a
-    teacher is to write are written before, too. Where the program
-    ends first, the run ends after the step in hand; with checkpoint= the same call then goes on from there.
+    teacher is to write are written before, too. Where the program ends first, the run ends after the step in hand; with
+    checkpoint= the same call then goes on from there.
     """
     given = signature(tune).bind(model, examples, **options)
     given.apply_defaults()

@@ -98,7 +98,7 @@ class Session:
             yield
         except Exception as error:
             if self.guard is not None and (self.run.done or isinstance(error, DivergedError)):
-                with suppress(RuntimeError):  # of a GPU that is gone
+                with suppress(RuntimeError, TypeError):  # of a GPU that is gone, an error that takes nothing
                     vars(error)["state"] = self.run.state(self.options.form, self._recipe())
             raise
 

@@ -12,9 +12,8 @@ class TuneStep:
     loss: of its batch, in nats a counted token. norm: that of what is trained. held_out: the loss of the held-out
     examples where it was measured after this step, else None; best: the lowest so far. tokens_per_second: of what is
     trained on, since the run was begun or taken up again, its first step apart; seconds_left: what the steps and the
-    measurements still to come would take. multiple:
-    the norm of a head over its norm in normal running (the model reading examples from zeros), of the head where this
-    is largest.
+    measurements still to come would take. multiple: the norm of a head over its norm in normal running (the model
+    reading examples from zeros), of the head where this is largest.
     """
 
     step: int
