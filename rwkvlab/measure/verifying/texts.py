@@ -63,9 +63,8 @@ def encode_texts(model: Model, texts: Iterable[Text] | None, form: Template) -> 
         raise ArgError("texts: empty; give (question, answer) pairs or plain texts, or None for our own")
     out = []
     for number, text in enumerate(given):
-        parts = _parts(f"texts[{number}]", text, form)
         try:
-            ids = [model.encode(part) for part in parts]
+            ids = [model.encode(part) for part in _parts(f"texts[{number}]", text, form)]
             prompt, wanted = (ids[0][:1], ids[0][1:]) if len(ids) == 1 else ids
         except PromptError as error:
             if texts is None:

@@ -19,7 +19,7 @@ class Whole:
 
     def close(self) -> None:
         """Stop what runs, and take the widget and all its parts away."""
-        for later in vars(self).values():
+        for later in list(vars(self).values()):
             if isinstance(later, Later):
                 later.stop()
         for part in _parts(self):

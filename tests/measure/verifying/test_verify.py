@@ -261,6 +261,8 @@ def test_what_does_not_fit_or_cannot_be_read_is_refused_as_everywhere(tiny, rand
         ({"texts": ["ok then", 5]}, ArgError, r"texts\[1\]"),
         ({"texts": ["x"]}, PromptError, r"texts\[0\]: too short"),
         ({"texts": [("a", "b\ud800")]}, PromptError, r"texts\[0\]"),
+        ({"texts": ["ok then", (" ", "b")]}, PromptError, r"texts\[1\]: .*empty"),
+        ({"texts": [{"prompt": "a"}]}, ArgError, r"texts\[0\]: need a \(question, answer\) pair"),
         ({"seeds": (1, 2)}, ArgError, "seeds: need at least three"),
         ({"seeds": (1, 2, 2)}, ArgError, "seeds: need at least three"),
         ({"seeds": (1, 2, -3)}, ArgError, "seeds: need an integer"),
